@@ -1,0 +1,32 @@
+# Build products stay out of the working tree, so that `git clean` and a read-only checkout do no harm.
+export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lakeward/target
+
+.PHONY: help demo test test-quick bench lint clean
+
+help: ## this text
+	@sed -n 's/^\([a-z-]*\): *## /  make \1\t/p' Makefile | expand -t 20
+
+demo: ## see it work: MariaDB and PostgreSQL with traffic into a local lake (DEMO_SECONDS=60: ends by itself)
+	@scripts/demo.sh
+
+test: ## all tests, on real servers (ARGS="name" runs some)
+	@scripts/setup.sh --test
+	@scripts/with-servers.sh cargo test --no-fail-fast $(ARGS)
+
+test-quick: ## unit tests only: no servers, seconds
+	cargo test --lib --bins
+
+bench: ## end-to-end measurements, release build
+	@scripts/setup.sh --test
+	@scripts/bench.sh $(ARGS)
+
+lint: ## formatting, clippy, licences and sources of dependencies, the compose file
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	@scripts/setup.sh --lint
+	@scripts/deny.sh
+	@scripts/check-compose.sh
+
+clean: ## build products and what a demo left behind
+	cargo clean
+	@scripts/demo.sh clean

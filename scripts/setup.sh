@@ -1,0 +1,158 @@
+#!/usr/bin/env bash
+# Installs what lakeward's demo and tests need and this machine lacks. Says what, first. Meant for Debian 12.
+#
+#   scripts/setup.sh --demo   compiler tools, MariaDB, PostgreSQL, Python venv with DuckDB
+#   scripts/setup.sh --test   the same, and MySQL 9 (Debian sid, private folder) and two S3 servers (ministack, s3rver)
+#   scripts/setup.sh --lint   cargo-deny only
+#
+# Debian packages go into the system; everything else below $LAKEWARD_CACHE (default ~/.cache/lakeward).
+# A second run finds everything in place and returns at once.
+set -euo pipefail
+. "$(dirname "$0")/env.sh"
+
+S3RVER_VERSION=3.7.1
+CARGO_DENY_VERSION=0.20.2
+
+mode=${1:---test}
+case $mode in --demo | --test | --lint) ;; *) die "usage: setup.sh [--demo|--test|--lint]" ;; esac
+
+check_rust() {
+    local how="Get it with rustup (https://rustup.rs), or: rustup update stable"
+    command -v cargo >/dev/null || die "cargo is missing; lakeward needs Rust 1.90 or newer. $how"
+    local version minor
+    version=$(cargo --version | awk '{print $2}')
+    minor=$(cut -d. -f2 <<<"$version")
+    [[ ${version%%.*} -gt 1 || $minor -ge 90 ]] || die "cargo is $version; lakeward needs Rust 1.90 or newer. $how"
+}
+
+as_root() {
+    if [[ $(id -u) = 0 ]]; then "$@"; else sudo "$@"; fi
+}
+
+# --- what is missing -------------------------------------------------------------------------------------------------
+
+packages=()
+need_package() { # need_package PACKAGE FILE-OR-COMMAND that shows it is there
+    if [[ $2 = /* ]]; then [[ -e $2 ]] || packages+=("$1"); else PATH=$PATH:/usr/sbin command -v "$2" >/dev/null || packages+=("$1"); fi
+}
+
+find_missing_packages() {
+    need_package gcc gcc
+    need_package libc6-dev /usr/include/stdio.h
+    need_package make make
+    need_package pkg-config pkg-config
+    need_package curl curl
+    # The -core packages hold server and client without a system service that would start by itself.
+    need_package mariadb-server-core mariadbd
+    need_package mariadb-client-core mariadb
+    [[ -n $(ls -d /usr/lib/postgresql/*/bin/postgres 2>/dev/null) ]] || packages+=(postgresql-15)
+    need_package python3 python3
+    # Only the system's Python lacks ensurepip without python3-venv; one from elsewhere brings it.
+    python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
+    if [[ $mode = --test ]]; then
+        need_package npm npm
+        need_package debian-archive-keyring /usr/share/keyrings/debian-archive-keyring.gpg
+    fi
+}
+
+requirements=$ROOT/scripts/requirements.txt
+[[ $mode = --demo ]] || requirements=$ROOT/scripts/requirements-test.txt
+venv_stamp=$CACHE/venv/.requirements-$(cat "$ROOT"/scripts/requirements*.txt | sha256sum | cut -c1-16)-$(basename "$requirements")
+
+venv_missing() {
+    # The larger set contains the smaller one.
+    [[ ! -e ${venv_stamp%-requirements*.txt}-requirements-test.txt && ! -e $venv_stamp ]] || ! "$PYTHON" -c '' 2>/dev/null
+}
+mysql_missing() { [[ $mode = --test && ! -e $CACHE/mysql9/ready ]]; }
+s3rver_missing() { [[ $mode = --test && ! -e $CACHE/s3rver/ready-$S3RVER_VERSION ]]; }
+cargo_deny_missing() {
+    [[ $mode = --lint && ! -x $CACHE/cargo-deny/bin/cargo-deny ]] && ! command -v cargo-deny >/dev/null
+}
+
+# --- installing ------------------------------------------------------------------------------------------------------
+
+install_packages() {
+    command -v apt-get >/dev/null || die "this is not Debian: install by hand what matches ${packages[*]}"
+    [[ $(id -u) = 0 ]] || command -v sudo >/dev/null || die "run as root, or install sudo: needed for apt-get install ${packages[*]}"
+    # PostgreSQL's package starts a server of its own on port 5432; we only want the programs. policy-rc.d is Debian's
+    # way to say so; one that is already there is left alone.
+    local policy=/usr/sbin/policy-rc.d
+    if [[ ! -e $policy ]]; then
+        printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null
+        as_root chmod +x $policy
+        trap 'as_root rm -f /usr/sbin/policy-rc.d' EXIT
+    fi
+    # A third-party source that does not answer must not stop us: what we need comes from Debian's own.
+    as_root apt-get update -qq || echo "warning: apt-get update had errors, going on" >&2
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+}
+
+install_venv() {
+    mkdir -p "$CACHE"
+    python3 -m venv --clear "$CACHE/venv"
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$requirements"
+    touch "$venv_stamp"
+}
+
+# MySQL is in no stable Debian suite, so it comes from sid, with its whole dependency closure: sid's libc is newer than
+# the system's. scripts/server.sh starts it through its own loader.
+install_mysql() (
+    set -e
+    rm -rf "$CACHE/mysql9"
+    "$ROOT/scripts/debian-sid.sh" "$MYSQL9" mysql-server-core mysql-client-core
+    local loader
+    loader=$(ls "$MYSQL9"/usr/lib/*/ld-linux-*.so.* | head -n 1)
+    "$loader" --library-path "$(dirname "$loader")" "$MYSQL9/usr/sbin/mysqld" --no-defaults --version >"$CACHE/mysql9/version"
+    touch "$CACHE/mysql9/ready"
+)
+
+install_s3rver() {
+    mkdir -p "$CACHE/s3rver"
+    npm install --silent --no-audit --no-fund --prefix "$CACHE/s3rver" "s3rver@$S3RVER_VERSION"
+    touch "$CACHE/s3rver/ready-$S3RVER_VERSION"
+}
+
+# Its own target folder, so that lakeward's build is not thrown away. A debug build of it is fast enough.
+install_cargo_deny() {
+    cargo install cargo-deny --version "$CARGO_DENY_VERSION" --locked --debug --quiet \
+        --root "$CACHE/cargo-deny" --target-dir "$CACHE/cargo-deny/target"
+    rm -rf "$CACHE/cargo-deny/target"
+}
+
+# --- go --------------------------------------------------------------------------------------------------------------
+
+check_rust
+[[ $mode = --lint ]] || find_missing_packages
+
+plan=()
+((${#packages[@]} == 0)) || plan+=("Debian packages (apt-get): ${packages[*]}")
+if [[ $mode != --lint ]] && venv_missing; then
+    plan+=("Python packages (pip, in $CACHE/venv): $(grep -hv '^#\|^-r' "$ROOT/scripts/requirements.txt" "$requirements" | sort -u | tr '\n' ' ')")
+fi
+if mysql_missing; then plan+=("MySQL server of Debian sid (unpacked in $CACHE/mysql9, about 400 MB)"); fi
+if s3rver_missing; then plan+=("s3rver $S3RVER_VERSION (npm, in $CACHE/s3rver)"); fi
+if cargo_deny_missing; then plan+=("cargo-deny $CARGO_DENY_VERSION (cargo install, in $CACHE/cargo-deny)"); fi
+
+if ((${#plan[@]} == 0)); then
+    echo "setup: everything for $mode is installed"
+    exit 0
+fi
+echo "setup: will install"
+printf '  - %s\n' "${plan[@]}"
+
+((${#packages[@]} == 0)) || install_packages
+if [[ $mode != --lint ]] && venv_missing; then install_venv; fi
+if mysql_missing; then
+    # Not `install_mysql || ...`: bash ignores `set -e` inside a command whose failure is handled that way.
+    set +e
+    why=$(install_mysql 2>&1)
+    status=$?
+    set -e
+    if ((status != 0)); then
+        rm -rf "$CACHE/mysql9"
+        echo "SKIPPED mysql: $(tail -n 1 <<<"${why:-unknown}")" >&2
+    fi
+fi
+if s3rver_missing; then install_s3rver; fi
+if cargo_deny_missing; then install_cargo_deny; fi
+echo "setup: done"

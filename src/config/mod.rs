@@ -1,0 +1,128 @@
+//! `config.toml` and `schemas/*.toml` as typed, validated values.
+//!
+//! [`Config::load`] reads both and reports every problem at once, each with file, line, key, what was expected and the
+//! nearest valid key. Everything below works with these values only; no other room reads a file or the environment for
+//! its settings.
+
+mod contract;
+mod load;
+mod problem;
+mod read_contract;
+mod read_source;
+mod reader;
+mod secret;
+mod selection;
+#[cfg(test)]
+mod tests;
+
+pub use contract::{Contract, Contracts};
+pub(crate) use load::lake_url;
+pub use problem::{ConfigError, ConfigProblem};
+pub(crate) use read_source::read_password_file;
+pub use read_source::{SourceUrl, default_server_id, default_slot, is_source_name};
+pub use secret::Secret;
+pub use selection::TableSelection;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use url::Url;
+
+/// A whole, valid configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file it was read from.
+    pub path: PathBuf,
+    pub lake: Lake,
+    pub commit: Commit,
+    pub memory: Memory,
+    pub sources: Vec<SourceConfig>,
+    pub contracts: Contracts,
+    /// What works but should change, such as a password in a url.
+    pub warnings: Vec<ConfigProblem>,
+}
+
+/// `[lake]`. Its `Debug` form hides the values of `storage`: they may be keys.
+#[derive(Clone)]
+pub struct Lake {
+    /// Absolute, `file:///…` or `s3://bucket/prefix`, without a trailing slash. A plain path in the file is taken
+    /// relative to the folder of config.toml.
+    pub url: Url,
+    /// `[lake.storage]`: object-store options by name, as deltalake and object_store know them (`aws_region`, …).
+    pub storage: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for Lake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let options: Vec<&str> = self.storage.keys().map(String::as_str).collect();
+        f.debug_struct("Lake").field("url", &self.url.as_str()).field("storage", &options).finish()
+    }
+}
+
+/// `[commit]`: when a table's gathered changes become a Delta commit, whichever comes first.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    pub interval: Duration,
+    pub rows_max: u64,
+    pub bytes_max: u64,
+}
+
+/// `[memory]`
+#[derive(Clone, Debug)]
+pub struct Memory {
+    pub budget_bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DatabaseKind {
+    /// MySQL or MariaDB; which one is asked at connect.
+    MySql,
+    Postgres,
+}
+
+/// How TLS is used; the words and their meaning are libpq's `sslmode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tls {
+    Disable,
+    /// TLS when the server offers it, unverified.
+    Prefer,
+    /// TLS, unverified.
+    Require,
+    /// TLS, certificate chain verified.
+    VerifyCa,
+    /// TLS, certificate chain and host name verified.
+    VerifyFull,
+}
+
+/// One `[[source]]`.
+#[derive(Clone, Debug)]
+pub struct SourceConfig {
+    /// `[a-z0-9_-]+`; part of the lake path.
+    pub name: String,
+    pub kind: DatabaseKind,
+    pub host: String,
+    pub port: u16,
+    pub user: String,
+    pub password: Option<Secret>,
+    /// PostgreSQL: the database of the url. MySQL: empty.
+    pub database: String,
+    pub tls: Tls,
+    /// PEM file with the authorities to trust instead of the system's (`tls_ca_file`).
+    pub tls_ca_file: Option<PathBuf>,
+    pub tables: TableSelection,
+    /// MySQL: this reader's replica id, unique among the server's replicas; default derived from the source's name.
+    pub server_id: u32,
+    /// PostgreSQL: default [`default_slot`].
+    pub slot: String,
+    /// PostgreSQL: default [`default_slot`]; created when missing.
+    pub publication: String,
+}
+
+impl SourceConfig {
+    /// `host:port`, for messages.
+    pub fn address(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+}

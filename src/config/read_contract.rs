@@ -1,0 +1,106 @@
+//! Reads the contracts of a folder, one `*.toml` per table.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::Contract;
+use super::load::{parse, read_text};
+use super::problem::nearest;
+use super::reader::{Findings, Source, TableReader};
+
+const TABLE: &str = "database.table or schema.table";
+const COLUMNS: &str = "an array of column names";
+const OWNERS: &str = "an array of names or addresses";
+
+/// A contract and where its table is named.
+pub(super) struct LoadedContract {
+    pub(super) file: PathBuf,
+    pub(super) line: Option<usize>,
+    pub(super) contract: Contract,
+}
+
+/// All contracts of `folder`, in the order of file names. `sources` are the names that a contract may give.
+pub(super) fn read_contracts(folder: &Path, sources: &[&str], findings: &Findings) -> Vec<LoadedContract> {
+    let mut files: Vec<PathBuf> = match std::fs::read_dir(folder) {
+        Ok(entries) => entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect(),
+        Err(error) => {
+            let source = Source { file: folder, text: "", findings };
+            findings.problem(source.describe(None, String::new(), format!("can't be listed: {error}")));
+            return Vec::new();
+        }
+    };
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "toml"));
+    files.sort();
+    let mut taken: HashMap<(Option<String>, String), PathBuf> = HashMap::new();
+    let mut contracts = Vec::with_capacity(files.len());
+    for file in files {
+        let Some(text) = read_text(&file, findings) else { continue };
+        let source = Source { file: &file, text: &text, findings };
+        let Some(document) = parse(source) else { continue };
+        let root = TableReader::root(source, document.as_table());
+        let Some((contract, line)) = read_contract(&root, sources) else { continue };
+        let place = (contract.source.clone(), contract.table.clone());
+        if let Some(other) = taken.get(&place) {
+            let finding = format!("{} has a contract already, {}", contract.table, other.display());
+            root.problem("table", finding, "one contract for each source and table");
+            continue;
+        }
+        taken.insert(place, file.clone());
+        contracts.push(LoadedContract { file, line, contract });
+    }
+    contracts
+}
+
+fn read_contract(root: &TableReader, sources: &[&str]) -> Option<(Contract, Option<usize>)> {
+    let source = root.text("source", "the name of a source");
+    if let Some(source) = &source
+        && !sources.contains(&source.value.as_str())
+    {
+        let known = sources.iter().copied().filter(|name| !name.is_empty());
+        match nearest(&source.value, known.clone()) {
+            Some(_) => root.problem_near("source", &source.value, "the name of a source", known),
+            None => root.problem("source", format!("there is no source `{}`", source.value), "the name of a source"),
+        }
+    }
+    let table = root.required_text("table", TABLE).and_then(|table| {
+        let named = table.value.split_once('.').is_some_and(|(schema, name)| !schema.is_empty() && !name.is_empty());
+        if !named {
+            root.problem("table", format!("`{}` names no database or schema", table.value), TABLE);
+        }
+        named.then_some(table)
+    });
+    let key = columns(root, "key");
+    let partition_by = columns(root, "partition_by");
+    let exclude = columns(root, "exclude");
+    for excluded in &exclude {
+        for (name, list) in [("key", &key), ("partition_by", &partition_by)] {
+            if list.contains(excluded) {
+                root.problem("exclude", format!("`{excluded}` also stands in `{name}`"), "columns that nothing needs");
+            }
+        }
+    }
+    let owners = root.texts("owners", OWNERS).map(|owners| owners.value).unwrap_or_default();
+    let description = root.text("description", "a sentence").map(|description| description.value);
+    root.finish();
+    let table = table?;
+    let contract = Contract {
+        source: source.map(|source| source.value),
+        table: table.value,
+        key,
+        partition_by,
+        exclude,
+        owners,
+        description,
+    };
+    Some((contract, table.line))
+}
+
+fn columns(root: &TableReader, key: &'static str) -> Vec<String> {
+    let columns = root.texts(key, COLUMNS).map(|columns| columns.value).unwrap_or_default();
+    for (index, column) in columns.iter().enumerate() {
+        if columns[..index].contains(column) {
+            root.problem(key, format!("names `{column}` twice"), COLUMNS);
+        }
+    }
+    columns
+}

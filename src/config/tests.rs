@@ -1,0 +1,347 @@
+//! Whole configurations: what a good one becomes, and everything that is told about bad ones.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+
+/// A folder with the files of a configuration.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        for (name, text) in files {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("folder");
+            fs::write(path, text).expect("file");
+        }
+        Self(folder)
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn load(&self, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let variables: HashMap<String, OsString> =
+            environment.iter().map(|(name, value)| ((*name).to_owned(), OsString::from(value))).collect();
+        Config::load_with(&self.path().join("config.toml"), &|name| variables.get(name).cloned())
+    }
+
+    /// Each problem as `file:line: …`, the folder left out.
+    fn problems(&self) -> Vec<String> {
+        let error = self.load(&[]).expect_err("the configuration has problems");
+        let folder = format!("{}/", self.path().display());
+        error.problems.iter().map(|problem| problem.to_string().replace(&folder, "")).collect()
+    }
+}
+
+const SMALLEST: &str = r#"
+[lake]
+url = "lake"
+[[source]]
+name = "booking"
+url = "mysql://cdc@db.example"
+tables = ["booking.*"]
+"#;
+
+#[test]
+fn the_smallest_configuration_gets_the_documented_defaults() {
+    let folder = Folder::new(&[("config.toml", SMALLEST)]);
+    let config = folder.load(&[]).expect("valid");
+    assert_eq!(config.lake.url.to_file_path().ok(), Some(folder.path().join("lake")));
+    assert!(config.lake.storage.is_empty());
+    assert_eq!(config.commit.interval, Duration::from_secs(10));
+    assert_eq!(config.commit.rows_max, 1_000_000);
+    assert_eq!(config.commit.bytes_max, 256 << 20);
+    assert_eq!(config.memory.budget_bytes, 512 << 20);
+    let source = &config.sources[0];
+    assert_eq!(source.address(), "db.example:3306");
+    assert_eq!((source.user.as_str(), source.tls), ("cdc", Tls::Prefer));
+    assert!(source.password.is_none());
+    assert_eq!(source.server_id, default_server_id("booking"));
+    assert!((1_000_000_000..2_000_000_000).contains(&source.server_id));
+    assert!(config.contracts.iter().next().is_none());
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+}
+
+#[test]
+fn every_key_is_read() {
+    let folder = Folder::new(&[
+        (
+            "etc/config.toml",
+            r#"
+            schemas_dir = "../contracts"
+            [lake]
+            url = "s3://bucket/some/prefix/"
+            [lake.storage]
+            aws_region = "eu-west-1"
+            aws_allow_http = true
+            pool = 7
+            [commit]
+            interval_seconds = 3
+            rows_max = 20_000
+            bytes_max = 1048576
+            [memory]
+            budget = "1GiB"
+            [[source]]
+            name = "shop-eu"
+            url = "postgresql://c%40dc@[::1]:6000/sh%20op"
+            password_file = "pw"
+            tls = "verify-full"
+            tls_ca_file = "ca.pem"
+            tables = ["public.*", "!public.tmp_*"]
+            slot = "mine"
+            [[source]]
+            name = "booking"
+            url = "mysql://cdc@127.0.0.1:3307/"
+            password_env = "BOOKING"
+            tables = ["booking.coupons"]
+            server_id = 77
+            "#,
+        ),
+        ("etc/pw", "top secret\r\n"),
+        ("etc/ca.pem", ""),
+        (
+            "contracts/coupons.toml",
+            r#"
+            source = "booking"
+            table = "booking.coupons"
+            key = ["id"]
+            partition_by = ["day"]
+            exclude = ["note"]
+            owners = ["coupons@example.org"]
+            description = "Every coupon ever issued."
+            "#,
+        ),
+    ]);
+    let environment = |name: &str| (name == "BOOKING").then(|| OsString::from("hidden"));
+    let config = Config::load_with(&folder.path().join("etc/config.toml"), &environment).expect("valid");
+    assert_eq!(config.lake.url.as_str(), "s3://bucket/some/prefix");
+    let storage: Vec<(&str, &str)> = config.lake.storage.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    assert_eq!(storage, [("aws_allow_http", "true"), ("aws_region", "eu-west-1"), ("pool", "7")]);
+    assert_eq!((config.commit.interval.as_secs(), config.commit.rows_max), (3, 20_000));
+    assert_eq!((config.commit.bytes_max, config.memory.budget_bytes), (1 << 20, 1 << 30));
+    let [shop, booking] = config.sources.as_slice() else { panic!("two sources") };
+    assert_eq!((shop.user.as_str(), shop.database.as_str()), ("c@dc", "sh op"));
+    assert_eq!((shop.host.as_str(), shop.port, shop.tls), ("::1", 6000, Tls::VerifyFull));
+    assert_eq!(shop.password.as_ref().map(Secret::expose), Some("top secret"));
+    assert_eq!(shop.tls_ca_file, Some(folder.path().join("etc/ca.pem")));
+    assert_eq!((shop.slot.as_str(), shop.publication.as_str()), ("mine", "lakeward_shop_eu"));
+    assert!(shop.tables.selects("public.points") && !shop.tables.selects("public.tmp_1"));
+    assert_eq!(booking.password.as_ref().map(Secret::expose), Some("hidden"));
+    assert_eq!((booking.port, booking.server_id), (3307, 77));
+    let contract = config.contracts.get("booking", "booking.coupons").expect("a contract");
+    assert_eq!(contract.key, ["id"]);
+    assert_eq!(contract.owners, ["coupons@example.org"]);
+    assert_eq!(contract.description.as_deref(), Some("Every coupon ever issued."));
+    assert!(config.contracts.get("shop-eu", "booking.coupons").is_none());
+}
+
+#[test]
+fn every_problem_of_every_file_is_told_at_once_with_its_line() {
+    let folder = Folder::new(&[
+        (
+            "config.toml",
+            r#"schema_dir = "x"
+[lake]
+url = "gs://bucket"
+[lake.storage]
+aws_region = ["eu"]
+[commit]
+interval_seconds = 0
+row_max = 5
+bytes_max = "much"
+[memory]
+budget = "1MiB"
+[[source]]
+name = "Booking"
+url = "mysql://cdc@h/booking"
+tables = ["coupons", "booking.[x"]
+tls = "verify_full"
+[[source]]
+name = "points"
+url = "postgres://cdc@h/points"
+password_file = "absent"
+tables = []
+server_id = 5
+[[source]]
+name = "points"
+url = "postgres://h/points"
+password_env = "ABSENT"
+"#,
+        ),
+        ("schemas/a.toml", "table = \"points.ledger\"\nsource = \"point\"\nkeys = [\"id\"]\n"),
+        ("schemas/b.toml", "key = \"id\"\nowners = [\"a\", 5]\n"),
+        ("schemas/c.toml", "table = \"ledger\"\nexclude = [\"a\"]\npartition_by = [\"a\"]\n"),
+        ("schemas/d.toml", "table = \n"),
+        ("schemas/e.toml", "table = \"points.a\"\n"),
+        ("schemas/f.toml", "# twice\ntable = \"points.a\"\n"),
+    ]);
+    let problems = folder.problems();
+    let expected = [
+        "config.toml:1: schema_dir: unknown key; expected one of",
+        "config.toml:3: lake.url: has the scheme `gs`, which is not supported; expected",
+        "config.toml:5: lake.storage.aws_region: is an array; expected a text, a number or a boolean",
+        "config.toml:7: commit.interval_seconds: 0 is out of range; expected seconds from 1 to 3600",
+        "config.toml:8: commit.row_max: unknown key; expected one of",
+        "config.toml:9: commit.bytes_max: is not a size; expected",
+        "config.toml:11: memory.budget: is too small; expected a size of at least 64MiB",
+        "config.toml:13: source.name: `Booking` is not a source's name; expected small letters",
+        "config.toml:14: source.url: names a database",
+        "config.toml:15: source.tables: `coupons` needs the form database.table",
+        "config.toml:15: source.tables: `booking.[x` is not a pattern",
+        "config.toml:16: source.tls: unknown value `verify_full`; expected disable",
+        "config.toml:20: source.password_file: can't read absent: No such file",
+        "config.toml:21: source.tables: selects nothing",
+        "config.toml:22: source.server_id: only a mysql source has one",
+        "config.toml:23: source.tables: is missing",
+        "config.toml:24: source.name: `points` is taken by another source in line 18",
+        "config.toml:25: source.url: names no user",
+        "config.toml:26: source.password_env: the variable ABSENT is not set",
+        "schemas/a.toml:2: source: unknown value `point`; expected the name of a source; did you mean `points`?",
+        "schemas/a.toml:3: keys: unknown key; expected one of",
+        "schemas/b.toml: table: is missing; expected database.table or schema.table",
+        "schemas/b.toml:1: key: is a text; expected an array of column names",
+        "schemas/b.toml:2: owners: item 2 is a whole number",
+        "schemas/c.toml:1: table: `ledger` names no database or schema",
+        "schemas/c.toml:2: exclude: `a` also stands in `partition_by`",
+        "schemas/d.toml:1: is not TOML:",
+        "schemas/f.toml:2: table: points.a has a contract already, schemas/e.toml",
+    ];
+    for (problem, expected) in problems.iter().zip(expected) {
+        assert!(problem.starts_with(expected), "\n   found {problem}\nexpected {expected}\n\n{problems:#?}");
+    }
+    assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+    for (line, near) in [(1, "`schemas_dir`"), (8, "`rows_max`"), (16, "`verify-full`")] {
+        let told = problems.iter().find(|problem| problem.starts_with(&format!("config.toml:{line}:")));
+        assert!(told.is_some_and(|told| told.ends_with(&format!("did you mean {near}?"))), "{told:?}");
+    }
+}
+
+#[test]
+fn an_empty_file_names_what_it_needs() {
+    let folder = Folder::new(&[("config.toml", "")]);
+    let problems = folder.problems();
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(problems[0].contains("lake: is missing") && problems[1].contains("source: is missing"));
+}
+
+#[test]
+fn a_missing_file_is_a_problem_not_a_panic() {
+    let folder = Folder::new(&[]);
+    assert!(folder.problems()[0].starts_with("config.toml: can't be read"));
+}
+
+#[test]
+fn a_password_in_a_url_works_but_warns() {
+    let text = SMALLEST.replace("cdc@", "cdc:hun%24ter@");
+    let config = Folder::new(&[("config.toml", &text)]).load(&[]).expect("valid");
+    assert_eq!(config.sources[0].password.as_ref().map(Secret::expose), Some("hun$ter"));
+    let warnings: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
+    assert!(warnings.len() == 1 && warnings[0].contains(":6: source.url: a password stands in the url"));
+}
+
+#[test]
+fn a_contract_that_no_source_selects_warns() {
+    let contract = ("schemas/points.toml", "table = \"points.ledger\"\n");
+    let config = Folder::new(&[("config.toml", SMALLEST), contract]).load(&[]).expect("valid");
+    let warnings: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
+    assert!(warnings.len() == 1 && warnings[0].contains("points.toml:1: table: no source's"), "{warnings:?}");
+}
+
+#[test]
+fn secrets_are_never_shown() {
+    let bad = r#"
+        [lake]
+        url = "s3://key:PLANTED@bucket/p"
+        [lake.storage]
+        aws_secret_access_key = "PLANTED"
+        [[source]]
+        name = "a"
+        url = "mysql://cdc:PLANTED@h/db"
+        tables = ["a.*"]
+        [[source]]
+        name = "b"
+        url = "mysql://cdc:PLANTED@h:99999"
+        tables = ["a.*"]
+        [[source]]
+        name = "c"
+        url = "PLANTED"
+        tables = ["a.*"]
+        password_file = "pw"
+        "#;
+    let folder = Folder::new(&[("config.toml", bad), ("pw", "PLANTED")]);
+    let error = folder.load(&[]).expect_err("four problems");
+    assert_eq!(error.problems.len(), 4, "{error}");
+    let good = SMALLEST.replace("[[source]]", "[lake.storage]\naws_secret_access_key = \"PLANTED\"\n[[source]]");
+    let good = good.replace("cdc@", "cdc:PLANTED@");
+    let config = Folder::new(&[("config.toml", &good)]).load(&[]).expect("valid");
+    let garbled = Folder::new(&[("config.toml", "url = \"mysql://cdc:PLANTED@h\" x")]).load(&[]).expect_err("no TOML");
+    for text in [
+        format!("{error} {error:?} {garbled} {garbled:?}"),
+        format!("{config:?} {config:#?}"),
+        serde_json::to_string(&error.problems).expect("json"),
+        serde_json::to_string(&config.warnings).expect("json"),
+    ] {
+        assert!(!text.contains("PLANTED"), "{text}");
+    }
+    assert_eq!(config.warnings.len(), 2);
+}
+
+#[test]
+fn a_missing_password_file_is_looked_for_among_systemds_credentials() {
+    let credentials = Folder::new(&[("booking", "from systemd\n")]);
+    let text = SMALLEST.replace("tables =", "password_file = \"/run/secrets.absent/booking\"\ntables =");
+    let folder = Folder::new(&[("config.toml", &text)]);
+    let directory = credentials.path().display().to_string();
+    let config = folder.load(&[("CREDENTIALS_DIRECTORY", &directory)]).expect("valid");
+    assert_eq!(config.sources[0].password.as_ref().map(Secret::expose), Some("from systemd"));
+    let problem = folder.load(&[]).expect_err("no such file").to_string();
+    assert!(problem.contains("can't read /run/secrets.absent/booking: No such file"), "{problem}");
+}
+
+#[test]
+fn sources_of_one_server_do_not_share_a_reader() {
+    let source = |name: &str, url: &str, more: &str| {
+        format!("[[source]]\nname = \"{name}\"\nurl = \"{url}\"\ntables = [\"a.*\"]\n{more}\n")
+    };
+    let text = [
+        "[lake]\nurl = \"/tmp/lake\"".to_owned(),
+        source("a", "mysql://c@h", "server_id = 5"),
+        source("b", "mysql://c@h", "server_id = 5"),
+        source("c", "mysql://c@other", "server_id = 5"),
+        source("d", "postgres://c@h/x", "slot = \"s\""),
+        source("e", "postgres://c@h/y", "slot = \"s\""),
+    ]
+    .join("\n");
+    let problems = Folder::new(&[("config.toml", &text)]).problems();
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(problems[0].contains("server_id: 5 is also that of source `a`"));
+    assert!(problems[1].contains("slot: `s` is also that of source `d`"));
+}
+
+#[test]
+fn a_lake_url_is_made_absolute_and_loses_its_trailing_slash() {
+    let folder = Path::new("/etc/lakeward");
+    let as_text = |text: &str| lake_url(text, folder).map(|url| url.to_string());
+    for (text, expected) in [
+        ("lake", "file:///etc/lakeward/lake"),
+        ("./a/../lake/", "file:///etc/lakeward/lake"),
+        ("../my lake", "file:///etc/my%20lake"),
+        ("/var/lib/lake/", "file:///var/lib/lake"),
+        ("file:///var/lib/lake/", "file:///var/lib/lake"),
+        ("s3://bucket", "s3://bucket"),
+        ("s3://bucket/", "s3://bucket"),
+        ("s3://bucket/a/b/", "s3://bucket/a/b"),
+    ] {
+        assert_eq!(as_text(text).as_deref(), Ok(expected), "{text}");
+    }
+    for text in ["file://var/lib", "/", "s3:///prefix", "http://h/x", "s3://u:p@bucket/x", "s3://bucket/x?region=y"] {
+        assert!(as_text(text).is_err(), "{text}");
+    }
+}

@@ -1,0 +1,155 @@
+//! One Delta commit: the log entry's text, the conditional PUT, and finding out what became of it.
+//!
+//! "Error" does not mean "not committed": a PUT may be retried under our feet and meet itself, or time out after it
+//! landed. So every entry carries an id of its own, and after any error the entry that is there, if any, decides.
+
+use chrono::{DateTime, Utc};
+use deltalake::kernel::Action;
+use deltalake::logstore::{CommitOrBytes, LogStoreRef};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::Error;
+use super::store::cause_text;
+use crate::schema::TableName;
+
+/// Key of our part of a commitInfo action.
+const LAKEWARD: &str = "lakeward";
+
+/// What a commit says about itself, beside its actions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommitNote {
+    /// `<source>/<database or schema>.<table>`: the `txn` action's app id.
+    pub app_id: String,
+    /// The `txn` action's version: 0 for the first load, then one more each commit.
+    pub batch: i64,
+    /// Log position that the table holds with this commit.
+    pub position: String,
+    /// Counts the table's schemas, from 1.
+    pub schema_version: u64,
+}
+
+/// What became of a PUT.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Landed,
+    /// Somebody else's entry has this version.
+    Taken {
+        theirs: String,
+    },
+}
+
+/// The name under which a source table's commits are counted.
+pub fn app_id(source: &str, table: &TableName) -> String {
+    format!("{source}/{table}")
+}
+
+/// The whole text of a log entry.
+pub fn entry(
+    note: &CommitNote,
+    id: Uuid,
+    operation: &str,
+    actions: &[Action],
+    now: DateTime<Utc>,
+) -> Result<String, serde_json::Error> {
+    let info = json!({"commitInfo": {
+        "timestamp": now.timestamp_millis(),
+        "operation": operation,
+        "operationParameters": {"outputMode": "Update", "epochId": note.batch.to_string()},
+        "isBlindAppend": false,
+        "engineInfo": concat!("lakeward/", env!("CARGO_PKG_VERSION")),
+        "txnId": id.to_string(),
+        LAKEWARD: {
+            "table": note.app_id,
+            "batch": note.batch,
+            "position": note.position,
+            "schemaVersion": note.schema_version,
+        },
+    }});
+    let mut text = info.to_string();
+    let transaction = json!({"txn": {
+        "appId": note.app_id,
+        "version": note.batch,
+        "lastUpdated": now.timestamp_millis(),
+    }});
+    text.push('\n');
+    text.push_str(&transaction.to_string());
+    for action in actions {
+        text.push('\n');
+        text.push_str(&serde_json::to_string(action)?);
+    }
+    text.push('\n');
+    Ok(text)
+}
+
+/// Puts the entry if its version is free and says what became of it. Tries again where it is not known: putting the
+/// same entry twice is harmless, because the id tells whether the one that is there is ours.
+pub async fn put(log_store: &LogStoreRef, table: &str, version: u64, id: Uuid, text: &str) -> Result<Outcome, Error> {
+    const ATTEMPTS: u32 = 4;
+    let mut cause = String::new();
+    for attempt in 0..ATTEMPTS {
+        if attempt > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(200 << attempt)).await;
+        }
+        let bytes = CommitOrBytes::LogBytes(text.to_owned().into());
+        match log_store.write_commit_entry(version, bytes, id).await {
+            Ok(()) => return Ok(Outcome::Landed),
+            Err(error) => cause = cause_text(&error),
+        }
+        match log_store.read_commit_entry(version).await {
+            Ok(Some(theirs)) => {
+                let theirs = String::from_utf8_lossy(&theirs).into_owned();
+                return Ok(if commit_info(&theirs).is_some_and(|info| info["txnId"] == json!(id.to_string())) {
+                    Outcome::Landed
+                } else {
+                    Outcome::Taken { theirs }
+                });
+            }
+            Ok(None) => {}
+            Err(error) => cause = format!("{cause}; reading it back: {}", cause_text(&error)),
+        }
+    }
+    Err(Error::Commit { table: table.to_owned(), version, cause })
+}
+
+/// The note of an entry, if lakeward wrote it.
+pub fn note(entry: &str) -> Option<CommitNote> {
+    let info = commit_info(entry)?;
+    let ours = info.get(LAKEWARD)?;
+    Some(CommitNote {
+        app_id: ours["table"].as_str()?.to_owned(),
+        batch: ours["batch"].as_i64()?,
+        position: ours["position"].as_str()?.to_owned(),
+        schema_version: ours["schemaVersion"].as_u64()?,
+    })
+}
+
+fn commit_info(entry: &str) -> Option<Value> {
+    entry.lines().find_map(|line| {
+        let mut action: Value = serde_json::from_str(line).ok()?;
+        action.get_mut("commitInfo").map(Value::take)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_tells_its_note() {
+        let wanted = CommitNote {
+            app_id: "booking/booking.coupons".into(),
+            batch: 7,
+            position: "mariadb:0-1-100".into(),
+            schema_version: 2,
+        };
+        let text = entry(&wanted, Uuid::new_v4(), "STREAMING UPDATE", &[], Utc::now()).expect("serializable");
+        assert_eq!(note(&text), Some(wanted));
+        assert_eq!(text.lines().count(), 2);
+    }
+
+    #[test]
+    fn a_foreign_entry_has_no_note() {
+        assert_eq!(note("{\"commitInfo\":{\"operation\":\"OPTIMIZE\"}}\n{\"remove\":{}}\nnot json"), None);
+    }
+}

@@ -1,0 +1,350 @@
+//! Data files: Parquet objects, written once, read for key columns and for single values.
+
+use std::collections::HashMap;
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, UInt32Array, new_null_array};
+use arrow::compute::{cast, concat_batches, take_record_batch};
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow_row::{RowConverter, SortField};
+use delta_kernel::expressions::Scalar;
+use delta_kernel::table_properties::DataSkippingNumIndexedCols;
+use deltalake::datafile::DataFileWriter;
+use deltalake::datafile::writer::{PartitionWriter, PartitionWriterConfig};
+use deltalake::kernel::Add;
+use deltalake::kernel::scalars::ScalarExt;
+use futures::TryStreamExt;
+use indexmap::IndexMap;
+use object_store::ObjectStore;
+use object_store::path::Path;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
+use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::WriterProperties;
+use roaring::RoaringTreemap;
+
+use super::Error;
+use super::locator::KeyHash;
+use super::object_reader::ObjectReader;
+use crate::schema::{Column, LakeType, TableSchema};
+
+/// Footer mark of files lakeward wrote: only these may be changed in place of a rewrite later on.
+const WRITER_MARK: &str = "lakeward.writer";
+
+/// First loads roll over to a new file at this size.
+const SNAPSHOT_FILE_BYTES: NonZeroU64 = NonZeroU64::new(128 << 20).expect("not zero");
+
+/// Delta collects min and max for the first 32 columns by default, and so do we.
+const STATISTICS_COLUMNS: DataSkippingNumIndexedCols = DataSkippingNumIndexedCols::NumColumns(32);
+
+/// A live data file of an open table.
+#[derive(Clone, Debug)]
+pub struct DataFile {
+    pub add: Add,
+    /// Physical rows, deleted ones counted.
+    pub rows: u64,
+    pub deleted: RoaringTreemap,
+}
+
+impl DataFile {
+    pub fn live_rows(&self) -> u64 {
+        self.rows.saturating_sub(self.deleted.len())
+    }
+}
+
+/// A file just written and its rows' keys in physical order.
+#[derive(Debug)]
+pub struct WrittenFile {
+    pub add: Add,
+    pub keys: Vec<KeyHash>,
+}
+
+fn writer_properties() -> WriterProperties {
+    WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_created_by(concat!("lakeward version ", env!("CARGO_PKG_VERSION")).to_owned())
+        .set_key_value_metadata(Some(vec![KeyValue::new(WRITER_MARK.to_owned(), env!("CARGO_PKG_VERSION").to_owned())]))
+        .build()
+}
+
+/// Writes rows to one data file per partition (more for a large first load) and remembers where each key lies.
+pub struct TableWriter {
+    table: String,
+    store: Arc<dyn ObjectStore>,
+    schema: Arc<TableSchema>,
+    file_schema: SchemaRef,
+    roll: bool,
+    partitions: HashMap<Box<[u8]>, Partition>,
+    partition_rows: Option<RowConverter>,
+}
+
+struct Partition {
+    writer: PartitionWriter,
+    keys: Vec<KeyHash>,
+}
+
+impl TableWriter {
+    /// `roll` cuts files at a target size; without it a partition's rows all go to one file.
+    pub fn new(schema: Arc<TableSchema>, store: Arc<dyn ObjectStore>, roll: bool) -> Result<Self, Error> {
+        let table = schema.name.to_string();
+        let fields: Vec<Field> = file_columns(&schema).map(|index| schema.arrow().field(index).clone()).collect();
+        let sort_fields: Vec<SortField> =
+            schema.partition_by.iter().map(|&index| SortField::new(schema.columns[index].lake_type.arrow())).collect();
+        let partition_rows = if sort_fields.is_empty() {
+            None
+        } else {
+            Some(RowConverter::new(sort_fields).map_err(|source| Error::Arrow { table: table.clone(), source })?)
+        };
+        Ok(Self {
+            table,
+            store,
+            file_schema: Arc::new(Schema::new(fields)),
+            schema,
+            roll,
+            partitions: HashMap::new(),
+            partition_rows,
+        })
+    }
+
+    /// Writes rows that have all the table's columns; `keys` has one hash per row, or is empty when nobody will ask.
+    pub async fn write(&mut self, rows: &RecordBatch, keys: &[KeyHash]) -> Result<(), Error> {
+        if rows.num_rows() == 0 {
+            return Ok(());
+        }
+        let Some(converter) = &self.partition_rows else {
+            return self.write_partition(Box::default(), rows, keys).await;
+        };
+        let columns: Vec<ArrayRef> = self.schema.partition_by.iter().map(|&index| rows.column(index).clone()).collect();
+        let values = converter.convert_columns(&columns).map_err(|source| self.arrow(source))?;
+        // Grouping by hand keeps the order of rows inside a partition, on which the key index rests.
+        let mut groups: IndexMap<Box<[u8]>, Vec<u32>> = IndexMap::new();
+        for (row, value) in values.iter().enumerate() {
+            groups.entry(value.as_ref().into()).or_default().push(row as u32);
+        }
+        for (partition, indexes) in groups {
+            let group_keys: Vec<KeyHash> = indexes.iter().filter_map(|&row| keys.get(row as usize)).copied().collect();
+            let group = take_record_batch(rows, &UInt32Array::from(indexes)).map_err(|source| self.arrow(source))?;
+            self.write_partition(partition, &group, &group_keys).await?;
+        }
+        Ok(())
+    }
+
+    async fn write_partition(
+        &mut self,
+        partition: Box<[u8]>,
+        rows: &RecordBatch,
+        keys: &[KeyHash],
+    ) -> Result<(), Error> {
+        let file_rows =
+            rows.project(&file_columns(&self.schema).collect::<Vec<_>>()).map_err(|source| self.arrow(source))?;
+        if !self.partitions.contains_key(&partition) {
+            let writer = self.open_partition(rows)?;
+            self.partitions.insert(partition.clone(), Partition { writer, keys: Vec::new() });
+        }
+        let table = self.table.clone();
+        let open = self.partitions.get_mut(&partition).expect("inserted above");
+        open.writer.write(&file_rows).await.map_err(|source| Error::Delta { table, source: Box::new(source) })?;
+        open.keys.extend_from_slice(keys);
+        Ok(())
+    }
+
+    fn open_partition(&self, rows: &RecordBatch) -> Result<PartitionWriter, Error> {
+        let mut values = IndexMap::new();
+        for &index in &self.schema.partition_by {
+            let column = &self.schema.columns[index];
+            let scalar = Scalar::from_array(rows.column(index).as_ref(), 0).ok_or_else(|| Error::Table {
+                table: self.table.clone(),
+                finding: format!("column `{}` of type {} cannot partition a table", column.name, column.lake_type),
+                remedy: "choose another `partition_by` in its contract".to_owned(),
+            })?;
+            // Delta's log cannot tell an empty partition value from NULL.
+            if matches!(&scalar, Scalar::String(text) if text.is_empty()) {
+                return Err(Error::Table {
+                    table: self.table.clone(),
+                    finding: format!(
+                        "partition column `{}` is empty text in a row, which Delta reads as NULL",
+                        column.name
+                    ),
+                    remedy: "choose another `partition_by` in its contract and load the table again".to_owned(),
+                });
+            }
+            values.insert(column.name.clone(), scalar);
+        }
+        let config = PartitionWriterConfig::try_new(
+            self.file_schema.clone(),
+            values,
+            Some(writer_properties()),
+            self.roll.then_some(SNAPSHOT_FILE_BYTES),
+            None,
+            None,
+            None,
+        )
+        .and_then(|config| PartitionWriter::try_with_config(self.store.clone(), config, STATISTICS_COLUMNS, None));
+        config.map_err(|source| self.delta(source))
+    }
+
+    /// Finishes all files.
+    pub async fn close(mut self) -> Result<Vec<WrittenFile>, Error> {
+        let mut files = Vec::new();
+        for (_, partition) in std::mem::take(&mut self.partitions) {
+            let adds = partition.writer.close().await.map_err(|source| self.delta(source))?;
+            let mut keys = partition.keys;
+            for mut add in adds {
+                let rest = match record_count(&add) {
+                    _ if keys.is_empty() => Vec::new(),
+                    Some(rows) if rows as usize <= keys.len() => keys.split_off(rows as usize),
+                    _ => {
+                        return Err(Error::Table {
+                            table: self.table.clone(),
+                            finding: format!("file {} came back without its row count", add.path),
+                            remedy: "report this as a defect of lakeward".to_owned(),
+                        });
+                    }
+                };
+                drop_inexact_bounds(&mut add, &self.schema);
+                files.push(WrittenFile { add, keys: std::mem::replace(&mut keys, rest) });
+            }
+        }
+        Ok(files)
+    }
+
+    /// Gives up: unfinished uploads are aborted, finished files stay behind unreferenced.
+    pub async fn abort(mut self) {
+        for (_, partition) in std::mem::take(&mut self.partitions) {
+            if let Err(cause) = DataFileWriter::abort(Box::new(partition.writer)).await {
+                tracing::warn!(table = self.table, %cause, "an unfinished upload could not be aborted");
+            }
+        }
+    }
+
+    fn arrow(&self, source: arrow::error::ArrowError) -> Error {
+        Error::Arrow { table: self.table.clone(), source }
+    }
+
+    fn delta(&self, source: deltalake::DeltaTableError) -> Error {
+        Error::Delta { table: self.table.clone(), source: Box::new(source) }
+    }
+}
+
+/// `numRecords` of a file's statistics.
+pub fn record_count(add: &Add) -> Option<u64> {
+    let stats: serde_json::Value = serde_json::from_str(add.stats.as_deref()?).ok()?;
+    stats["numRecords"].as_u64()
+}
+
+/// Statistics of a file that has a deletion vector: bounds may be wider than the live rows (Delta protocol,
+/// "Per-file Statistics").
+pub fn loosen_bounds(add: &mut Add) {
+    let parsed = add.stats.as_deref().map(serde_json::from_str::<serde_json::Value>);
+    if let Some(Ok(mut stats)) = parsed
+        && stats.is_object()
+    {
+        stats["tightBounds"] = serde_json::Value::Bool(false);
+        add.stats = Some(stats.to_string());
+    }
+}
+
+/// deltalake takes the bounds of decimals through an f64; beyond its 15 digits they may exclude rows that are there, and
+/// a reader would skip the file. Without bounds it reads it.
+fn drop_inexact_bounds(add: &mut Add, schema: &TableSchema) {
+    let inexact = |column: &&Column| matches!(column.lake_type, LakeType::Decimal { precision, .. } if precision > 15);
+    let names: Vec<&str> = schema.columns.iter().filter(inexact).map(|column| column.name.as_str()).collect();
+    let parsed = add.stats.as_deref().map(serde_json::from_str::<serde_json::Value>);
+    let Some(Ok(mut stats)) = parsed.filter(|_| !names.is_empty()) else { return };
+    for bounds in ["minValues", "maxValues"] {
+        if let Some(values) = stats.get_mut(bounds).and_then(serde_json::Value::as_object_mut) {
+            values.retain(|name, _| !names.contains(&name.as_str()));
+        }
+    }
+    add.stats = Some(stats.to_string());
+}
+
+/// Columns stored in the file: all but the partition columns.
+fn file_columns(schema: &TableSchema) -> impl Iterator<Item = usize> {
+    (0..schema.columns.len()).filter(|index| !schema.partition_by.contains(index))
+}
+
+/// Reads `columns` (indexes into the table's schema) of a file, whole or only `rows` (ascending physical numbers).
+/// Partition columns are filled in from the file's partition values; columns the file lacks read NULL.
+pub async fn read_columns(
+    store: &Arc<dyn ObjectStore>,
+    schema: &TableSchema,
+    add: &Add,
+    columns: &[usize],
+    rows: Option<&[u32]>,
+) -> Result<RecordBatch, Error> {
+    let parquet_error = |source: ParquetError| {
+        let missing = matches!(&source, ParquetError::External(cause)
+            if matches!(cause.downcast_ref(), Some(object_store::Error::NotFound { .. })));
+        if missing {
+            return damaged(schema, format!("its data file {} is gone", add.path));
+        }
+        Error::Parquet { table: schema.name.to_string(), file: add.path.clone(), source }
+    };
+    let arrow_error = |source| Error::Arrow { table: schema.name.to_string(), source };
+    // The action's path is decoded already: `Path::from` would encode it a second time.
+    let path = Path::parse(&add.path).map_err(|cause| damaged(schema, format!("file path `{}`: {cause}", add.path)))?;
+    let reader = ObjectReader { store: store.clone(), path, size: add.size.max(0) as u64 };
+    let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(parquet_error)?;
+    let in_file: Vec<usize> =
+        columns.iter().filter_map(|&index| builder.schema().index_of(&schema.columns[index].name).ok()).collect();
+    let total = builder.metadata().file_metadata().num_rows() as usize;
+    let mask = ProjectionMask::roots(builder.parquet_schema(), in_file);
+    let mut builder = builder.with_projection(mask);
+    if let Some(rows) = rows {
+        builder = builder.with_row_selection(select(rows));
+    }
+    let stream = builder.build().map_err(parquet_error)?;
+    let file_schema = stream.schema().clone();
+    let batches: Vec<RecordBatch> = stream.try_collect().await.map_err(parquet_error)?;
+    let read = concat_batches(&file_schema, &batches).map_err(arrow_error)?;
+    let count = rows.map_or(total, <[u32]>::len);
+
+    let full = schema.arrow();
+    let arrays = columns
+        .iter()
+        .map(|&index| {
+            let field = full.field(index);
+            if schema.partition_by.contains(&index) {
+                let value = add.partition_values.get(field.name()).cloned().flatten();
+                let text: ArrayRef = Arc::new(StringArray::from(vec![value.as_deref(); count]));
+                return cast(&text, field.data_type());
+            }
+            match read.column_by_name(field.name()) {
+                Some(array) if array.data_type() == field.data_type() => Ok(array.clone()),
+                Some(array) => cast(array, field.data_type()),
+                None => Ok(new_null_array(field.data_type(), count)),
+            }
+        })
+        .collect::<Result<Vec<ArrayRef>, _>>()
+        .map_err(arrow_error)?;
+    let fields: Vec<Field> = columns.iter().map(|&index| full.field(index).clone().with_nullable(true)).collect();
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).map_err(arrow_error)
+}
+
+/// The table is not as lakeward left it.
+fn damaged(schema: &TableSchema, finding: String) -> Error {
+    Error::Table {
+        table: schema.name.to_string(),
+        finding,
+        remedy: "remove the table's folder in the lake and restart to load it again".to_owned(),
+    }
+}
+
+/// Ascending row numbers as runs to skip and to read.
+fn select(rows: &[u32]) -> RowSelection {
+    let mut selectors = Vec::with_capacity(rows.len() * 2);
+    let mut next = 0;
+    for &row in rows {
+        if row > next {
+            selectors.push(RowSelector::skip((row - next) as usize));
+        }
+        selectors.push(RowSelector::select(1));
+        next = row + 1;
+    }
+    RowSelection::from(selectors)
+}

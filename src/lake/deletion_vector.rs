@@ -1,0 +1,68 @@
+//! Deletion vectors: which rows of a data file are gone.
+//!
+//! All vectors of one commit share one object, `deletion_vector_<uuid>.bin` in the table's folder. Format: Delta
+//! protocol, "Deletion Vector Format"; the bytes are made by deltalake's kernel.
+
+use delta_kernel::actions::deletion_vector_writer::{KernelDeletionVector, StreamingDeletionVectorWriter};
+use deltalake::kernel::{DeletionVectorDescriptor, StorageType};
+use deltalake::logstore::LogStoreRef;
+use roaring::RoaringTreemap;
+use url::Url;
+use uuid::Uuid;
+
+/// The vectors of one commit, being gathered.
+pub struct DeletionVectorObject {
+    uuid: Uuid,
+    bytes: Vec<u8>,
+    descriptors: Vec<DeletionVectorDescriptor>,
+}
+
+impl DeletionVectorObject {
+    /// Writes one vector per entry, in order.
+    pub fn encode<'a>(deleted: impl Iterator<Item = &'a RoaringTreemap>) -> Result<Self, delta_kernel::Error> {
+        let uuid = Uuid::new_v4();
+        let mut bytes = Vec::new();
+        let mut descriptors = Vec::new();
+        let mut writer = StreamingDeletionVectorWriter::new(&mut bytes);
+        for rows in deleted {
+            let mut vector = KernelDeletionVector::new();
+            vector.add_deleted_row_indexes(rows.iter());
+            let written = writer.write_deletion_vector(vector)?;
+            descriptors.push(DeletionVectorDescriptor {
+                storage_type: StorageType::UuidRelativePath,
+                path_or_inline_dv: z85::encode(uuid.as_bytes()),
+                offset: Some(written.offset),
+                size_in_bytes: written.size_in_bytes,
+                cardinality: written.cardinality,
+            });
+        }
+        writer.finalize()?;
+        Ok(Self { uuid, bytes, descriptors })
+    }
+
+    /// The object's name in the table's folder.
+    pub fn file_name(&self) -> String {
+        format!("deletion_vector_{}.bin", self.uuid)
+    }
+
+    /// The object's bytes and each vector's descriptor.
+    pub fn into_parts(self) -> (Vec<u8>, Vec<DeletionVectorDescriptor>) {
+        (self.bytes, self.descriptors)
+    }
+}
+
+/// Reads a stored vector. Blocks: call it off the runtime's threads.
+pub fn read(
+    log_store: &LogStoreRef,
+    table_url: &Url,
+    descriptor: DeletionVectorDescriptor,
+) -> Result<RoaringTreemap, delta_kernel::Error> {
+    let descriptor: delta_kernel::actions::deletion_vector::DeletionVectorDescriptor = descriptor.try_into()?;
+    let mut folder = table_url.clone();
+    // Joining a relative path replaces the last segment unless the url ends in a slash.
+    if !folder.path().ends_with('/') {
+        folder.set_path(&format!("{}/", folder.path()));
+    }
+    let engine = log_store.engine(None);
+    descriptor.read(engine.storage_handler(), &folder)
+}

@@ -1,0 +1,24 @@
+//! Delta tables: created whole, merged into, committed exactly once.
+//!
+//! The lake layer promises: a table appears with its complete first load or not at all; a commit holds a batch's rows,
+//! deletion vectors, position and batch number in one conditional PUT; after any error the table is read again before
+//! anything is decided; two writers of one table cannot both succeed. It knows no database: positions are text here.
+
+mod commit;
+mod data_file;
+mod deletion_vector;
+mod delta_schema;
+mod error;
+mod first_load;
+mod key;
+mod locator;
+mod merge;
+mod object_reader;
+mod store;
+mod table;
+
+pub use error::{Class, Error};
+pub use first_load::FirstLoad;
+pub use merge::TableChange;
+pub use store::Lake;
+pub use table::{Applied, Table, TableSummary};

@@ -1,0 +1,171 @@
+//! What must outlive the machine, kept beside the tables in `<lake>/_lakeward/<source>/`.
+//!
+//! Two numbered series of small JSON objects, each written put-if-absent, of which the highest number is in force:
+//!
+//! * `position/`: up to which log position every table of the source is in the lake, and which tables stopped. The
+//!   source is acknowledged only up to here.
+//! * `lease/`: which process runs the source (see [`Lease`]).
+//!
+//! Nothing is ever overwritten, so two writers can't both believe they wrote number n. The ledger knows positions as
+//! text only.
+
+mod lease;
+mod series;
+
+pub use lease::{Holder, Lease, RENEW_EVERY};
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use object_store::ObjectStore;
+use serde::{Deserialize, Serialize};
+
+use series::{Put, Series};
+
+/// The only format so far; a reader refuses others.
+const FORMAT: u32 = 1;
+
+/// Messages name the object.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(
+        "source `{source_name}` is run by another lakeward: {holder}, lease until {expires_at}; stop that one, or wait until its lease has ended"
+    )]
+    Held { source_name: String, holder: String, expires_at: DateTime<Utc> },
+
+    #[error("the lease on source `{source_name}` was lost: {cause}; this process stops writing for it")]
+    Lost { source_name: String, cause: String },
+
+    /// Another process, or an earlier try of this one that landed late; the lease tells whether this process may go on.
+    #[error("ledger object {path} was written by another process, or by an earlier try of this one")]
+    Overtaken { path: String },
+
+    #[error("ledger object {path} is unreadable: {cause}; a newer lakeward may have written it, or it was edited")]
+    Unreadable { path: String, cause: String },
+
+    #[error("ledger object {path}: {cause}")]
+    Store { path: String, cause: String },
+}
+
+impl Error {
+    /// Whether trying again can help.
+    pub fn is_transient(&self) -> bool {
+        // Whether somebody else has a lost lease, the next try to take it will tell.
+        matches!(self, Self::Store { .. } | Self::Overtaken { .. } | Self::Lost { .. })
+    }
+}
+
+/// How a table stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum TableState {
+    /// Follows the log.
+    Streaming,
+    /// Left the log at `position` for `reason`; needs a person.
+    Stopped { reason: String, position: String },
+}
+
+/// One entry of the position series.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    pub format: u32,
+    pub source: String,
+    /// `MariaDB 10.11.19`
+    pub server: String,
+    /// What tells the server's history of changes from another's.
+    pub history: String,
+    /// All transactions it contains are in the tables that stream.
+    pub position: String,
+    /// Everything committed at the source before this moment is in the lake.
+    pub fresh_until: Option<DateTime<Utc>>,
+    pub written_at: DateTime<Utc>,
+    /// By `database.table` or `schema.table`.
+    pub tables: BTreeMap<String, TableState>,
+}
+
+/// A source's position series, open for appending.
+pub struct Ledger {
+    series: Series,
+    latest: Option<u64>,
+}
+
+impl Ledger {
+    /// Reads the newest entry. `store` is rooted at the source's ledger folder.
+    pub async fn open(store: Arc<dyn ObjectStore>) -> Result<(Self, Option<Entry>), Error> {
+        let series = Series::new(store, "position");
+        let Some((number, text)) = series.latest().await? else { return Ok((Self { series, latest: None }, None)) };
+        let path = series.path(number).to_string();
+        let entry: Entry = serde_json::from_str(&text)
+            .map_err(|cause| Error::Unreadable { path: path.clone(), cause: cause.to_string() })?;
+        if entry.format != FORMAT {
+            return Err(Error::Unreadable { path, cause: format!("its format is {}, not {FORMAT}", entry.format) });
+        }
+        Ok((Self { series, latest: Some(number) }, Some(entry)))
+    }
+
+    /// Appends an entry. An error of the store leaves it open whether it landed: open the ledger again.
+    pub async fn append(&mut self, entry: &Entry) -> Result<(), Error> {
+        let number = self.latest.map_or(1, |latest| latest + 1);
+        let text = serde_json::to_string_pretty(entry).map_err(|cause| Error::Unreadable {
+            path: self.series.path(number).to_string(),
+            cause: cause.to_string(),
+        })?;
+        match self.series.put(number, &text).await? {
+            Put::Landed => {}
+            Put::Taken => return Err(Error::Overtaken { path: self.series.path(number).to_string() }),
+        }
+        self.latest = Some(number);
+        self.series.forget_before(number).await;
+        Ok(())
+    }
+}
+
+impl Entry {
+    pub fn new(source: &str, server: &str, history: &str, position: String) -> Self {
+        Self {
+            format: FORMAT,
+            source: source.to_owned(),
+            server: server.to_owned(),
+            history: history.to_owned(),
+            position,
+            fresh_until: None,
+            written_at: Utc::now(),
+            tables: BTreeMap::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_last_entry_is_read_back_and_a_second_writer_is_noticed() {
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let (mut first, none) = Ledger::open(store.clone()).await.expect("empty");
+        assert_eq!(none, None);
+        let mut entry = Entry::new("booking", "MariaDB", "h", "mariadb:0-1-1".into());
+        for sequence in 1..=30 {
+            entry.position = format!("mariadb:0-1-{sequence}");
+            first.append(&entry).await.expect("put");
+        }
+        let (mut second, read) = Ledger::open(store.clone()).await.expect("readable");
+        assert_eq!(read.as_ref(), Some(&entry));
+        second.append(&entry).await.expect("the next number is free");
+        entry.position = "mariadb:0-1-31".into();
+        assert!(matches!(first.append(&entry).await, Err(Error::Overtaken { .. })));
+    }
+
+    #[tokio::test]
+    async fn an_unknown_format_is_refused() {
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let (mut ledger, _) = Ledger::open(store.clone()).await.expect("empty");
+        let mut entry = Entry::new("booking", "MariaDB", "h", "mariadb:0-1-1".into());
+        entry.format = 2;
+        ledger.append(&entry).await.expect("put");
+        assert!(matches!(Ledger::open(store).await, Err(Error::Unreadable { .. })));
+    }
+}

@@ -1,0 +1,91 @@
+//! Numbered objects of which the highest is in force; each is written once.
+
+use std::sync::Arc;
+
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
+
+use super::Error;
+
+/// Older entries kept for whoever looks, and so that a writer that slept meets its number taken.
+const KEPT: u64 = 16;
+
+/// What became of a put.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Put {
+    Landed,
+    /// Another text has this number.
+    Taken,
+}
+
+/// See the module text.
+#[derive(Clone)]
+pub struct Series {
+    store: Arc<dyn ObjectStore>,
+    folder: &'static str,
+}
+
+impl Series {
+    pub fn new(store: Arc<dyn ObjectStore>, folder: &'static str) -> Self {
+        Self { store, folder }
+    }
+
+    pub fn path(&self, number: u64) -> Path {
+        Path::from(format!("{}/{number:020}.json", self.folder))
+    }
+
+    /// The entry in force.
+    pub async fn latest(&self) -> Result<Option<(u64, String)>, Error> {
+        let folder = Path::from(self.folder);
+        let objects: Vec<_> =
+            self.store.list(Some(&folder)).try_collect().await.map_err(|cause| self.error(&folder, &cause))?;
+        let number = objects
+            .iter()
+            .filter_map(|object| object.location.filename()?.strip_suffix(".json")?.parse::<u64>().ok())
+            .max();
+        let Some(number) = number else { return Ok(None) };
+        let text = self.read(number).await?.ok_or_else(|| Error::Store {
+            path: self.path(number).to_string(),
+            cause: "it vanished while it was read".to_owned(),
+        })?;
+        Ok(Some((number, text)))
+    }
+
+    async fn read(&self, number: u64) -> Result<Option<String>, Error> {
+        let path = self.path(number);
+        let bytes = match self.store.get(&path).await {
+            Ok(found) => found.bytes().await.map_err(|cause| self.error(&path, &cause))?,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(cause) => return Err(self.error(&path, &cause)),
+        };
+        Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    /// Writes an entry if its number is free. Texts must differ between writers (they name a process or a time), for
+    /// a put that meets its own text has landed: the store's client may have tried twice.
+    pub async fn put(&self, number: u64, text: &str) -> Result<Put, Error> {
+        let path = self.path(number);
+        let put = self.store.put_opts(&path, text.to_owned().into(), PutOptions::from(PutMode::Create)).await;
+        let Err(cause) = put else { return Ok(Put::Landed) };
+        match self.read(number).await? {
+            Some(theirs) if theirs == text => Ok(Put::Landed),
+            Some(_) => Ok(Put::Taken),
+            None => Err(self.error(&path, &cause)),
+        }
+    }
+
+    /// Removes entries long out of force; failing to is harmless.
+    pub async fn forget_before(&self, number: u64) {
+        if let Some(old) = number.checked_sub(KEPT)
+            && let Err(cause) = self.store.delete(&self.path(old)).await
+            && !matches!(cause, object_store::Error::NotFound { .. })
+        {
+            tracing::debug!(path = %self.path(old), %cause, "an old ledger entry could not be removed");
+        }
+    }
+
+    fn error(&self, path: &Path, cause: &object_store::Error) -> Error {
+        Error::Store { path: path.to_string(), cause: cause.to_string() }
+    }
+}

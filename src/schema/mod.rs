@@ -1,0 +1,126 @@
+//! What a table looks like, in the source's words and in the lake's.
+//!
+//! A [`TableSchema`] is the one description every room shares: sources build it from the database's catalog, decode
+//! rows against it, the lake turns it into Delta columns and writes it back into the Delta schema (each field keeps
+//! the declared source type as metadata), so that a restart decodes with the schema the lake already has.
+//!
+//! Imports only `config` (contracts): it knows no database and no lake.
+
+mod builder;
+mod change;
+mod lake_type;
+
+pub use builder::{ColumnBuilder, RowBuilder, TypeMismatch};
+pub use change::{Op, TableRows};
+pub use lake_type::{LakeType, UnknownLakeType};
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+
+use crate::config::Contract;
+
+/// A table's name at its source: `database.table` on MySQL and MariaDB, `schema.table` on PostgreSQL.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TableName {
+    pub schema: String,
+    pub table: String,
+}
+
+impl TableName {
+    pub fn new(schema: impl Into<String>, table: impl Into<String>) -> Self {
+        Self { schema: schema.into(), table: table.into() }
+    }
+}
+
+impl fmt::Display for TableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.schema, self.table)
+    }
+}
+
+/// One column: how the source declares it and how the lake holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    pub name: String,
+    /// The source's own declaration (`int(10) unsigned`, `numeric(12,2)`); kept in the Delta field's metadata.
+    pub source_type: String,
+    pub lake_type: LakeType,
+    /// Nullable in the lake. Only merge-key columns are not: a source's NOT NULL may hide values (zero dates) that
+    /// have no lake form.
+    pub nullable: bool,
+}
+
+/// A table's columns in order, its merge key and its partition columns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableSchema {
+    pub name: TableName,
+    pub columns: Vec<Column>,
+    /// Indexes into `columns`: the columns that identify a row in the log (primary key or replica identity).
+    pub key: Vec<usize>,
+    /// Indexes into `columns`, from the contract.
+    pub partition_by: Vec<usize>,
+}
+
+impl TableSchema {
+    pub fn column_index(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|column| column.name == name)
+    }
+
+    pub fn is_key(&self, index: usize) -> bool {
+        self.key.contains(&index)
+    }
+
+    /// Applies what the team states in the table's contract. The error says what does not fit, in words.
+    pub fn with_contract(mut self, contract: &Contract) -> Result<Self, String> {
+        let name = self.name.to_string();
+        let key_names: Vec<String> = self.key.iter().map(|&index| self.columns[index].name.clone()).collect();
+        for excluded in &contract.exclude {
+            if key_names.contains(excluded) {
+                return Err(format!("contract of {name}: `exclude` names the key column `{excluded}`"));
+            }
+            let index = self
+                .column_index(excluded)
+                .ok_or_else(|| format!("contract of {name}: `exclude` names `{excluded}`, which is not a column"))?;
+            self.columns.remove(index);
+        }
+        let indexes = |what: &str, names: &[String], columns: &[Column]| {
+            names
+                .iter()
+                .map(|wanted| {
+                    columns
+                        .iter()
+                        .position(|column| &column.name == wanted)
+                        .ok_or_else(|| format!("contract of {name}: `{what}` names `{wanted}`, which is not a column"))
+                })
+                .collect::<Result<Vec<usize>, String>>()
+        };
+        if !contract.key.is_empty() && !key_names.is_empty() && contract.key != key_names {
+            return Err(format!(
+                "contract of {name}: `key` is {:?}, but the source identifies rows by {key_names:?}; remove `key`",
+                contract.key
+            ));
+        }
+        let key = if key_names.is_empty() { &contract.key } else { &key_names };
+        self.key = indexes("key", key, &self.columns)?;
+        self.partition_by = indexes("partition_by", &contract.partition_by, &self.columns)?;
+        if self.partition_by.len() == self.columns.len() && !self.columns.is_empty() {
+            return Err(format!("contract of {name}: `partition_by` leaves no column for the data files"));
+        }
+        for (index, column) in self.columns.iter_mut().enumerate() {
+            column.nullable = !self.key.contains(&index);
+        }
+        Ok(self)
+    }
+
+    /// The Arrow schema of decoded rows and of the Parquet files.
+    pub fn arrow(&self) -> SchemaRef {
+        let fields: Vec<Field> = self
+            .columns
+            .iter()
+            .map(|column| Field::new(&column.name, column.lake_type.arrow(), column.nullable))
+            .collect();
+        Arc::new(Schema::new(fields))
+    }
+}

@@ -1,0 +1,131 @@
+//! First loads: the tables the lake does not have yet, each as of one exact log position.
+//!
+//! The source reads, [`FirstLoad`] writes; the channel between them is bounded, so memory stays at a few batches. A
+//! table becomes visible when its last row is written. A crash or an error leaves the tables already complete, which
+//! the next start keeps, and nothing of the one under way.
+
+use std::io::IsTerminal;
+use std::time::Instant;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::sync::mpsc;
+
+use crate::lake::{self, FirstLoad, Lake, Table};
+use crate::schema::TableName;
+use crate::source::{self, SnapshotEvent, Source};
+
+/// Batches between the reader and the writer.
+const CHANNEL_BATCHES: usize = 4;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Source(#[from] source::Error),
+    #[error(transparent)]
+    Lake(#[from] lake::Error),
+}
+
+/// Loads `tables` and returns them open.
+pub async fn first_load<S: Source>(
+    source: &S,
+    source_name: &str,
+    lake: &Lake,
+    tables: &[TableName],
+) -> Result<Vec<Table>, Error> {
+    if tables.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (sender, receiver) = mpsc::channel(CHANNEL_BATCHES);
+    let (read, written) = tokio::join!(source.snapshot(tables, sender), write(receiver, source_name, lake));
+    match (read, written) {
+        // The reader only notices that the writer is gone; the writer knows why.
+        (Err(source::Error::ReceiverGone), Err(cause)) | (Ok(()), Err(cause)) => Err(cause.into()),
+        (Err(cause), _) => Err(cause.into()),
+        (Ok(()), Ok(loaded)) => Ok(loaded),
+    }
+}
+
+async fn write(
+    mut events: mpsc::Receiver<SnapshotEvent>,
+    source_name: &str,
+    lake: &Lake,
+) -> Result<Vec<Table>, lake::Error> {
+    let mut loaded = Vec::new();
+    let mut open: Option<(FirstLoad, Progress)> = None;
+    while let Some(event) = events.recv().await {
+        match event {
+            SnapshotEvent::Table { schema, position, rows_estimate } => {
+                let progress = Progress::start(source_name, &schema.name, rows_estimate);
+                open = Some((FirstLoad::begin(lake, source_name, schema, position.to_string())?, progress));
+            }
+            SnapshotEvent::Rows(rows) => {
+                if let Some((mut load, mut progress)) = open.take() {
+                    if let Err(error) = load.write(&rows).await {
+                        load.abort().await;
+                        return Err(error);
+                    }
+                    progress.advance(load.rows());
+                    open = Some((load, progress));
+                }
+            }
+            SnapshotEvent::TableDone => {
+                if let Some((load, progress)) = open.take() {
+                    let rows = load.rows();
+                    loaded.push(load.commit().await?);
+                    progress.finish(rows);
+                }
+            }
+        }
+    }
+    if let Some((load, _)) = open {
+        load.abort().await;
+    }
+    Ok(loaded)
+}
+
+/// A bar on a terminal, log lines elsewhere.
+struct Progress {
+    table: String,
+    source: String,
+    started: Instant,
+    bar: Option<ProgressBar>,
+    told: Instant,
+}
+
+impl Progress {
+    fn start(source: &str, table: &TableName, rows_estimate: Option<u64>) -> Self {
+        tracing::info!(source, %table, rows_estimate, "first load begins");
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let style = "{msg} {bar:30} {human_pos}/{human_len} rows {per_sec} eta {eta}";
+            let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
+            ProgressBar::new(rows_estimate.unwrap_or(0)).with_style(style).with_message(format!("{source} {table}"))
+        });
+        let now = Instant::now();
+        Self { table: table.to_string(), source: source.to_owned(), started: now, bar, told: now }
+    }
+
+    fn advance(&mut self, rows: u64) {
+        match &self.bar {
+            Some(bar) => {
+                // Estimates are often low; a bar beyond its end helps nobody.
+                if bar.length().is_some_and(|length| length < rows) {
+                    bar.set_length(rows);
+                }
+                bar.set_position(rows);
+            }
+            None if self.told.elapsed().as_secs() >= 10 => {
+                self.told = Instant::now();
+                tracing::info!(source = self.source, table = self.table, rows, "first load goes on");
+            }
+            None => {}
+        }
+    }
+
+    fn finish(self, rows: u64) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        let seconds = self.started.elapsed().as_secs_f64();
+        tracing::info!(source = self.source, table = self.table, rows, seconds, "first load done");
+    }
+}

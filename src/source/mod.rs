@@ -1,0 +1,147 @@
+//! From a database's log to ordered, columnar changes.
+//!
+//! A [`Source`] promises: events come in commit order; a [`Event::Boundary`] closes whole transactions only; every
+//! committed transaction at or after the requested position that touched a captured table is reported, none twice; a
+//! value is decoded with the schema in force at its own log position; nothing is acknowledged to the database beyond
+//! what the caller says is durable.
+//!
+//! Knows databases, knows nothing of Delta. MySQL and MariaDB live in [`mysql`], PostgreSQL in [`postgres`].
+
+mod collector;
+mod error;
+pub mod mysql;
+mod position;
+pub mod postgres;
+mod problem;
+
+pub use collector::{Collector, CollectorLimits, RowSink};
+pub use error::{Class, Error};
+pub use position::{GtidSet, Position, TransactionId, UnreadablePosition};
+pub use problem::{Problem, ProblemKind};
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use chrono::{DateTime, Utc};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+pub use crate::schema::{Op, TableRows};
+use crate::schema::{TableName, TableSchema};
+
+/// What a source tells, in order.
+#[derive(Debug)]
+pub enum Event {
+    Rows(TableRows),
+    /// All rows of the table are gone.
+    Truncate(TableName),
+    /// All transactions up to `position` are complete: everything sent before belongs to them. Also sent, with
+    /// `transactions` 0, when only the position moved (idle database, changes of other tables).
+    Boundary {
+        position: Position,
+        /// When the last of these transactions was committed, by the source's clock; `None` when unknown.
+        committed_at: Option<DateTime<Utc>>,
+        transactions: u64,
+        /// The log had nothing more to read when this was told.
+        caught_up: bool,
+        told_at: DateTime<Utc>,
+    },
+    /// Forget every change since the last boundary: their transaction was rolled back after all.
+    Rollback,
+    /// This table can't be followed any further; its changes since the last boundary must not be applied, and no more
+    /// will come. The others go on.
+    TableStopped {
+        table: TableName,
+        error: Error,
+    },
+}
+
+/// Where a table stands when streaming begins.
+#[derive(Clone, Debug)]
+pub struct TableStart {
+    pub schema: Arc<TableSchema>,
+    /// Transactions this position contains are in the lake already and are skipped for this table.
+    pub position: Position,
+}
+
+/// What to stream.
+#[derive(Debug)]
+pub struct StreamRequest {
+    /// Read everything after this position.
+    pub from: Position,
+    pub tables: HashMap<TableName, TableStart>,
+    /// The position that is durable in the lake: the source acknowledges up to here, never further.
+    pub durable: watch::Receiver<Position>,
+    pub limits: CollectorLimits,
+    /// Ends the stream soon and with `Ok`.
+    pub stop: CancellationToken,
+}
+
+/// A first load, table by table: `Table`, its `Rows`, `TableDone`, then the next table.
+#[derive(Debug)]
+pub enum SnapshotEvent {
+    Table {
+        schema: Arc<TableSchema>,
+        /// The rows that follow are exactly the effect of the transactions this position contains.
+        position: Position,
+        /// The planner's estimate, for progress bars.
+        rows_estimate: Option<u64>,
+    },
+    Rows(RecordBatch),
+    TableDone,
+}
+
+/// How a source was found to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// `MariaDB 10.11.19`, `MySQL 9.7.4`, `PostgreSQL 15.18`.
+    pub server: String,
+    /// What tells this history of changes from another server's: `server_uuid` on MySQL, the system identifier and
+    /// timeline on PostgreSQL, the GTID domain and server id on MariaDB.
+    pub history: String,
+}
+
+/// A database whose tables are followed.
+pub trait Source: Send + Sync + 'static {
+    fn identity(&self) -> impl Future<Output = Result<Identity, Error>> + Send;
+
+    /// Everything that would keep `tables` from being captured, each with its remedy. Changes nothing.
+    fn preflight(&self) -> impl Future<Output = Result<Vec<Problem>, Error>> + Send;
+
+    /// The tables that the configuration selects, as the catalog describes them now, contracts applied. One that has
+    /// no key and gets none by contract comes with an empty `key`: the caller refuses it.
+    fn discover(&self) -> impl Future<Output = Result<Vec<TableSchema>, Error>> + Send;
+
+    /// The position of the last transaction committed so far.
+    fn head(&self) -> impl Future<Output = Result<Position, Error>> + Send;
+
+    /// Those of `tables` whose changes are not in the log this source reads at present (PostgreSQL: not in the
+    /// publication). Changes nothing.
+    fn unpublished(&self, _tables: &[TableName]) -> impl Future<Output = Result<Vec<TableName>, Error>> + Send {
+        async { Ok(Vec::new()) }
+    }
+
+    /// Makes the source ready to be followed (slot, publication) and says where streaming starts: `durable` where it is
+    /// still available, the present position when there is none yet. Idempotent.
+    fn prepare(
+        &self,
+        tables: &[TableName],
+        durable: Option<&Position>,
+    ) -> impl Future<Output = Result<Position, Error>> + Send;
+
+    /// Reads `tables` whole, each exactly as of the position it reports. Changes nothing; starting again is safe.
+    fn snapshot(
+        &self,
+        tables: &[TableName],
+        out: mpsc::Sender<SnapshotEvent>,
+    ) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Streams changes until `request.stop`, or until an error; on a transient one the caller starts again.
+    fn stream(
+        &self,
+        request: StreamRequest,
+        out: mpsc::Sender<Event>,
+    ) -> impl Future<Output = Result<(), Error>> + Send;
+}

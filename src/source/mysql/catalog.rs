@@ -1,0 +1,206 @@
+//! The tables that the configuration selects, from information_schema.
+
+use std::collections::HashMap;
+
+use crate::config::{Contracts, SourceConfig};
+use crate::schema::{Column, LakeType, TableName, TableSchema};
+use crate::source::Error;
+
+use super::charset::Collations;
+use super::connection::{Session, literal};
+use super::declared::{Declared, Family};
+
+const SYSTEM_SCHEMAS: [&str; 4] = ["mysql", "information_schema", "performance_schema", "sys"];
+
+/// A selected table and what snapshots and preflight need to know besides its schema.
+#[derive(Clone, Debug)]
+pub struct CatalogTable {
+    pub schema: TableSchema,
+    pub engine: String,
+    pub rows_estimate: Option<u64>,
+    /// Character set by column.
+    pub charsets: HashMap<String, String>,
+    /// Why it can't be captured, in words.
+    pub refusal: Option<String>,
+}
+
+/// Reads the server's collations and its tables of one-byte character sets.
+pub async fn collations(session: &mut Session) -> Result<Collations, Error> {
+    // MariaDB 10.10 and later list the ids of its newest collations there only.
+    let applicability = "SELECT ID, CHARACTER_SET_NAME FROM information_schema.COLLATION_CHARACTER_SET_APPLICABILITY";
+    let plain = "SELECT ID, CHARACTER_SET_NAME FROM information_schema.COLLATIONS";
+    let answer = if session.flavor.is_mariadb() && session.flavor.version >= (10, 10, 1) {
+        session.query(applicability).await?
+    } else {
+        session.query(plain).await?
+    };
+    let pairs = answer.rows.into_iter().filter_map(|row| {
+        let mut values = row.into_iter();
+        Some((values.next()??.parse().ok()?, values.next()??))
+    });
+    let pairs: Vec<(u64, String)> = pairs.collect();
+    let names =
+        session.query("SELECT CHARACTER_SET_NAME FROM information_schema.CHARACTER_SETS WHERE MAXLEN = 1").await?;
+    let names: Vec<String> = names
+        .rows
+        .into_iter()
+        .filter_map(|row| row.into_iter().next().flatten())
+        .filter(|name| !matches!(name.as_str(), "ascii" | "latin1" | "binary"))
+        .filter(|name| name.chars().all(|c| c.is_ascii_alphanumeric()))
+        .collect();
+    let all_bytes: String = (0..=255_u8).map(|byte| format!("{byte:02X}")).collect();
+    let conversions: Vec<String> =
+        names.iter().map(|name| format!("HEX(CONVERT(_{name} X'{all_bytes}' USING utf32))")).collect();
+    let mut tables = Vec::new();
+    if !conversions.is_empty() {
+        let answer = session.query(&format!("SELECT {}", conversions.join(", "))).await?;
+        let row = answer.rows.into_iter().next().unwrap_or_default();
+        tables.extend(names.into_iter().zip(row).filter_map(|(name, table)| Some((name, table?))));
+    }
+    Ok(Collations::new(pairs, tables))
+}
+
+/// All selected tables in order of name, refused ones among them.
+pub async fn tables(
+    session: &mut Session,
+    config: &SourceConfig,
+    contracts: &Contracts,
+    collations: &Collations,
+) -> Result<Vec<CatalogTable>, Error> {
+    let system = SYSTEM_SCHEMAS.map(literal).join(", ");
+    let answer = session
+        .query(&format!(
+            "SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_TYPE, ENGINE, TABLE_ROWS FROM information_schema.TABLES \
+             WHERE TABLE_SCHEMA NOT IN ({system}) ORDER BY TABLE_SCHEMA, TABLE_NAME"
+        ))
+        .await?;
+    let mut found: Vec<CatalogTable> = Vec::new();
+    for row in answer.rows {
+        let [Some(schema), Some(table), Some(kind), engine, rows] = take(row) else { continue };
+        let name = TableName::new(schema, table);
+        if !config.tables.selects(&name.to_string()) {
+            continue;
+        }
+        if kind != "BASE TABLE" {
+            tracing::info!(table = %name, kind = %kind, "not followed: only plain tables are");
+            continue;
+        }
+        found.push(CatalogTable {
+            schema: TableSchema { name, columns: Vec::new(), key: Vec::new(), partition_by: Vec::new() },
+            engine: engine.unwrap_or_default(),
+            rows_estimate: rows.and_then(|rows| rows.parse().ok()),
+            charsets: HashMap::new(),
+            refusal: None,
+        });
+    }
+    if found.is_empty() {
+        return Ok(found);
+    }
+    let mut schemas: Vec<String> = found.iter().map(|table| literal(&table.schema.name.schema)).collect();
+    schemas.dedup();
+    let schemas = schemas.join(", ");
+    let index: HashMap<TableName, usize> =
+        found.iter().enumerate().map(|(index, table)| (table.schema.name.clone(), index)).collect();
+
+    let answer = session
+        .query(&format!(
+            "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, COLUMN_TYPE, CHARACTER_SET_NAME \
+             FROM information_schema.COLUMNS WHERE TABLE_SCHEMA IN ({schemas}) \
+             ORDER BY TABLE_SCHEMA, TABLE_NAME, ORDINAL_POSITION"
+        ))
+        .await?;
+    for row in answer.rows {
+        let [Some(schema), Some(table), Some(name), Some(source_type), charset] = take(row) else { continue };
+        let Some(&at) = index.get(&TableName::new(schema, table)) else { continue };
+        add_column(&mut found[at], name, source_type, charset, collations);
+    }
+
+    let answer = session
+        .query(&format!(
+            "SELECT TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, COLUMN_NAME, SUB_PART, NULLABLE \
+             FROM information_schema.STATISTICS WHERE NON_UNIQUE = 0 AND TABLE_SCHEMA IN ({schemas}) \
+             ORDER BY TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, SEQ_IN_INDEX"
+        ))
+        .await?;
+    let mut keys: HashMap<usize, Vec<UniqueKey>> = HashMap::new();
+    for row in answer.rows {
+        let [Some(schema), Some(table), Some(name), column, sub_part, nullable] = take(row) else { continue };
+        let Some(&at) = index.get(&TableName::new(schema, table)) else { continue };
+        let keys = keys.entry(at).or_default();
+        if keys.last().is_none_or(|key| key.name != name) {
+            keys.push(UniqueKey { name, columns: Vec::new(), identifies: true });
+        }
+        let Some(key) = keys.last_mut() else { continue };
+        let primary = key.name == "PRIMARY";
+        // A functional part has no column; NULLs and prefixes let two rows share the same values.
+        key.identifies &= column.is_some() && (primary || (sub_part.is_none() && nullable.as_deref() != Some("YES")));
+        key.columns.extend(column);
+    }
+    for (at, keys) in keys {
+        let key = keys.iter().find(|key| key.name == "PRIMARY").or_else(|| keys.iter().find(|key| key.identifies));
+        let schema = &mut found[at].schema;
+        schema.key = key
+            .filter(|key| key.identifies)
+            .map(|key| key.columns.iter().filter_map(|column| schema.column_index(column)).collect())
+            .unwrap_or_default();
+    }
+    for table in &mut found {
+        let schema = &mut table.schema;
+        for at in 0..schema.columns.len() {
+            schema.columns[at].nullable = !schema.key.contains(&at);
+        }
+        if let Some(contract) = contracts.get(&config.name, &schema.name.to_string()) {
+            *schema = schema.clone().with_contract(contract).map_err(|finding| Error::Setting {
+                subject: format!("table {}", schema.name),
+                finding,
+                remedy: "correct the table's contract".to_owned(),
+            })?;
+        }
+    }
+    Ok(found)
+}
+
+struct UniqueKey {
+    name: String,
+    columns: Vec<String>,
+    /// No two rows can be equal in it.
+    identifies: bool,
+}
+
+fn add_column(
+    table: &mut CatalogTable,
+    name: String,
+    source_type: String,
+    charset: Option<String>,
+    collations: &Collations,
+) {
+    let declared = Declared::parse(&source_type);
+    let family = declared.family();
+    let lake_type = declared.lake_type();
+    if matches!(family, Family::Text | Family::Enum | Family::Set)
+        && let Some(charset) = &charset
+        && let Err(fault) = collations.by_name(charset)
+    {
+        table.refusal.get_or_insert(format!("column `{name}`: {fault}"));
+    }
+    if declared.compressed {
+        table.refusal.get_or_insert(format!("column `{name}` is COMPRESSED, which can't be read from the log yet"));
+    }
+    if family == Family::Other {
+        let table = &table.schema.name;
+        tracing::warn!(%table, column = %name, kind = %source_type, "no lake type yet: its bytes become text in hex");
+    } else if family == Family::Decimal && lake_type == LakeType::String {
+        let table = &table.schema.name;
+        tracing::warn!(%table, column = %name, kind = %source_type, "more digits than a lake decimal: becomes text");
+    }
+    if let Some(charset) = charset {
+        table.charsets.insert(name.clone(), charset);
+    }
+    table.schema.columns.push(Column { name, source_type, lake_type, nullable: true });
+}
+
+/// The first `N` values of a row; missing ones are NULL.
+fn take<const N: usize>(row: Vec<Option<String>>) -> [Option<String>; N] {
+    let mut values = row.into_iter();
+    std::array::from_fn(|_| values.next().flatten())
+}

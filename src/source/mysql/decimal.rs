@@ -1,0 +1,166 @@
+//! `DECIMAL` values: the binlog's packed digits and the text of the binary protocol.
+//!
+//! Packed form (MySQL source, strings/decimal.c, `decimal2bin`): groups of nine decimal digits in four bytes big
+//! endian, the partial groups at both ends in as few bytes as hold them, the highest bit inverted, and every bit
+//! inverted when the number is negative.
+
+use super::wire::Fault;
+
+/// Bytes of a group of 0 to 9 digits.
+const GROUP_BYTES: [usize; 10] = [0, 1, 1, 2, 2, 3, 3, 4, 4, 4];
+
+/// More digits than the lake's decimals hold.
+pub const LAKE_DIGITS_MAX: u8 = 38;
+
+/// Bytes of a packed `DECIMAL(precision, scale)`.
+pub fn packed_size(precision: u8, scale: u8) -> usize {
+    let integer = usize::from(precision.saturating_sub(scale));
+    let scale = usize::from(scale);
+    integer / 9 * 4 + GROUP_BYTES[integer % 9] + scale / 9 * 4 + GROUP_BYTES[scale % 9]
+}
+
+/// Tells the decimal digits of a packed value, integer part first, one group at a time as (digits, value); returns
+/// whether it is negative.
+fn groups(bytes: &[u8], precision: u8, scale: u8, mut each: impl FnMut(u32, u32)) -> Result<bool, Fault> {
+    if scale > precision || bytes.len() != packed_size(precision, scale) || bytes.is_empty() {
+        return Err(Fault(format!("{} bytes are not a packed decimal({precision},{scale})", bytes.len())));
+    }
+    let negative = bytes[0] & 0x80 == 0;
+    let mask = if negative { 0xFF } else { 0 };
+    let integer = usize::from(precision - scale);
+    let scale = usize::from(scale);
+    let sizes = std::iter::once(integer % 9)
+        .chain(std::iter::repeat_n(9, integer / 9 + scale / 9))
+        .chain(std::iter::once(scale % 9))
+        .filter(|digits| *digits > 0);
+    let mut at = 0;
+    for digits in sizes {
+        let size = GROUP_BYTES[digits];
+        let mut value = 0_u32;
+        for (index, byte) in bytes[at..at + size].iter().enumerate() {
+            let first = if at + index == 0 { 0x80 } else { 0 };
+            value = (value << 8) | u32::from(byte ^ mask ^ first);
+        }
+        if value >= 10_u32.pow(digits as u32) {
+            return Err(Fault(format!("{value} is not {digits} decimal digits")));
+        }
+        each(digits as u32, value);
+        at += size;
+    }
+    Ok(negative)
+}
+
+/// The unscaled value; for at most 38 digits.
+pub fn packed_value(bytes: &[u8], precision: u8, scale: u8) -> Result<i128, Fault> {
+    if precision > LAKE_DIGITS_MAX {
+        return Err(Fault(format!("decimal({precision},{scale}) has more than {LAKE_DIGITS_MAX} digits")));
+    }
+    let mut value = 0_i128;
+    let negative = groups(bytes, precision, scale, |digits, group| {
+        value = value * 10_i128.pow(digits) + i128::from(group);
+    })?;
+    Ok(if negative { -value } else { value })
+}
+
+/// The canonical text (`-123.4500`), for any precision.
+pub fn packed_text(bytes: &[u8], precision: u8, scale: u8) -> Result<String, Fault> {
+    let mut digits = String::with_capacity(usize::from(precision));
+    let negative = groups(bytes, precision, scale, |count, value| {
+        digits.push_str(&format!("{value:0width$}", width = count as usize));
+    })?;
+    let (integer, fraction) = digits.split_at(usize::from(precision - scale));
+    Ok(canonical(negative, integer, fraction))
+}
+
+fn canonical(negative: bool, integer: &str, fraction: &str) -> String {
+    let integer = integer.trim_start_matches('0');
+    let zero = integer.is_empty() && fraction.bytes().all(|digit| digit == b'0');
+    let mut text = String::with_capacity(integer.len() + fraction.len() + 3);
+    if negative && !zero {
+        text.push('-');
+    }
+    text.push_str(if integer.is_empty() { "0" } else { integer });
+    if !fraction.is_empty() {
+        text.push('.');
+        text.push_str(fraction);
+    }
+    text
+}
+
+fn split_text(text: &str) -> Option<(bool, &str, &str)> {
+    let (negative, digits) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let (integer, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let all_digits = integer.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit());
+    (all_digits && !(integer.is_empty() && fraction.is_empty())).then_some((negative, integer, fraction))
+}
+
+/// The unscaled value of the server's text, at `scale`.
+pub fn text_value(text: &str, precision: u8, scale: u8) -> Result<i128, Fault> {
+    let fault = || Fault(format!("`{text}` is not a decimal({precision},{scale})"));
+    let (negative, integer, fraction) = split_text(text).ok_or_else(fault)?;
+    let integer = integer.trim_start_matches('0');
+    if fraction.len() > usize::from(scale) || integer.len() > usize::from(precision.saturating_sub(scale)) {
+        return Err(fault());
+    }
+    if precision > LAKE_DIGITS_MAX {
+        return Err(fault());
+    }
+    let mut value = 0_i128;
+    for digit in integer.bytes().chain(fraction.bytes()) {
+        value = value * 10 + i128::from(digit - b'0');
+    }
+    value *= 10_i128.pow(u32::from(scale) - fraction.len() as u32);
+    Ok(if negative { -value } else { value })
+}
+
+/// The server's text without the zeros of `ZEROFILL`.
+pub fn text_canonical(text: &str) -> Result<String, Fault> {
+    let (negative, integer, fraction) = split_text(text).ok_or_else(|| Fault(format!("`{text}` is not a decimal")))?;
+    Ok(canonical(negative, integer, fraction))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// M-5: the examples of the MySQL source: 1234567890.1234 as DECIMAL(14,4), and its negative.
+    #[test]
+    fn packed_decimals_unpack() {
+        let positive = [0x81, 0x0D, 0xFB, 0x38, 0xD2, 0x04, 0xD2];
+        assert_eq!(packed_value(&positive, 14, 4), Ok(12_345_678_901_234));
+        let negative = [0x7E, 0xF2, 0x04, 0xC7, 0x2D, 0xFB, 0x2D];
+        assert_eq!(packed_value(&negative, 14, 4), Ok(-12_345_678_901_234));
+        assert_eq!(packed_text(&negative, 14, 4).as_deref(), Ok("-1234567890.1234"));
+    }
+
+    /// M-6
+    #[test]
+    fn wide_decimals_become_canonical_text() {
+        let mut bytes = vec![0_u8; packed_size(65, 30)];
+        bytes[0] = 0x80;
+        assert_eq!(packed_text(&bytes, 65, 30).as_deref(), Ok("0.000000000000000000000000000000"));
+        assert_eq!(text_canonical("-00123.4500").as_deref(), Ok("-123.4500"));
+        assert_eq!(text_canonical("000").as_deref(), Ok("0"));
+    }
+
+    #[test]
+    fn text_and_packed_agree_on_the_unscaled_value() {
+        assert_eq!(text_value("-123.45", 10, 4), Ok(-1_234_500));
+        assert_eq!(text_value("00000012.50", 10, 2), Ok(1250));
+        assert_eq!(text_value(&"9".repeat(38), 38, 0), Ok(10_i128.pow(38) - 1));
+        for wrong in ["", "-", ".", "1e5", "1.234", "123456789"] {
+            assert!(text_value(wrong, 8, 2).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn wrong_sizes_and_digits_are_faults() {
+        assert!(packed_value(&[0x80], 14, 4).is_err());
+        assert!(packed_value(&[0xFF], 1, 0).is_err());
+        assert!(packed_value(&[], 0, 0).is_err());
+        assert!(packed_value(&[0x80], 4, 5).is_err());
+    }
+}

@@ -1,0 +1,223 @@
+//! The events that delimit transactions: GTIDs of both servers, and `QUERY_EVENT` with its statement's text.
+//!
+//! Public sources: MariaDB KB "GTID_EVENT" and `log_event.h` (event 162, `flags2`, `flags_extra`); MySQL's
+//! `libbinlogevents/include/control_events.h` (`Gtid_event`) and `statement_events.h` (`Query_event`, status variables).
+
+use std::borrow::Cow;
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use crate::source::TransactionId;
+
+use super::charset::Collations;
+use super::wire::{Fault, Wire};
+
+/// MariaDB's `GTID_EVENT`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MariaDbGtid {
+    pub domain: u32,
+    pub sequence: u64,
+    /// One event follows, and no commit marker.
+    pub standalone: bool,
+    /// The group is an XA transaction that is only prepared here.
+    pub prepared_xa: bool,
+    /// One half of a two-phase ALTER TABLE that does not take effect here: its start, or its rollback (D-11).
+    pub ineffective_alter: bool,
+}
+
+const STANDALONE: u8 = 1;
+const GROUP_COMMIT_ID: u8 = 2;
+const PREPARED_XA: u8 = 64;
+const COMPLETED_XA: u8 = 128;
+const EXTRA_START_ALTER: u8 = 2;
+const EXTRA_ROLLBACK_ALTER: u8 = 8;
+
+impl MariaDbGtid {
+    pub fn parse(body: &[u8]) -> Result<Self, Fault> {
+        let mut wire = Wire::new(body);
+        let sequence = wire.u64()?;
+        let domain = wire.u32()?;
+        let flags = wire.u8()?;
+        if flags & GROUP_COMMIT_ID != 0 {
+            wire.u64()?;
+        }
+        if flags & (PREPARED_XA | COMPLETED_XA) != 0 {
+            wire.u32()?;
+            let (global, branch) = (wire.u8()?, wire.u8()?);
+            wire.take(usize::from(global) + usize::from(branch))?;
+        }
+        // What follows is padding, all zero, or the extra flags.
+        let extra = if wire.is_empty() { 0 } else { wire.u8()? };
+        Ok(Self {
+            domain,
+            sequence,
+            standalone: flags & STANDALONE != 0,
+            prepared_xa: flags & PREPARED_XA != 0,
+            ineffective_alter: extra & (EXTRA_START_ALTER | EXTRA_ROLLBACK_ALTER) != 0,
+        })
+    }
+}
+
+/// MySQL's `GTID_LOG_EVENT` (type 33): the transaction, and when it was committed.
+pub fn mysql_gtid(body: &[u8]) -> Result<(TransactionId, Option<DateTime<Utc>>), Fault> {
+    let mut wire = Wire::new(body);
+    wire.u8()?;
+    let source = Uuid::from_slice(wire.take(16)?).map_err(|error| Fault(error.to_string()))?;
+    let sequence = wire.u64()?;
+    // Since 5.7 the logical clock follows (a type byte 2 and two numbers), since 8.0.1 the time of the commit.
+    let mut committed_at = || {
+        if wire.u8().ok()? != 2 {
+            return None;
+        }
+        wire.take(16).ok()?;
+        let micros = wire.unsigned(7).ok()? & ((1 << 55) - 1);
+        micros_time(micros)
+    };
+    let committed_at = committed_at();
+    Ok((TransactionId::MySqlGtid { source, tag: String::new(), sequence }, committed_at))
+}
+
+pub fn micros_time(micros: u64) -> Option<DateTime<Utc>> {
+    i64::try_from(micros).ok().and_then(DateTime::from_timestamp_micros)
+}
+
+/// `QUERY_EVENT`: a statement in the client's character set, and the database it ran in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Query<'a> {
+    pub schema: String,
+    pub text: Cow<'a, str>,
+}
+
+impl<'a> Query<'a> {
+    /// `extra` bytes of header go before the status variables: 13 in `EXECUTE_LOAD_QUERY_EVENT`.
+    pub fn parse(body: &'a [u8], extra: usize, collations: &Collations) -> Result<Self, Fault> {
+        let mut wire = Wire::new(body);
+        wire.take(8)?;
+        let schema_length = usize::from(wire.u8()?);
+        wire.u16()?;
+        let status_length = usize::from(wire.u16()?);
+        wire.take(extra)?;
+        let status = wire.take(status_length)?;
+        let schema = String::from_utf8_lossy(wire.take(schema_length)?).into_owned();
+        wire.u8()?;
+        let text = wire.rest();
+        // Names in a statement are in the client's character set (D-13).
+        let charset = client_collation(Wire::new(status)).and_then(|id| collations.by_id(id).ok());
+        let text = match charset {
+            Some(charset) => charset.decode(text).0,
+            None => String::from_utf8_lossy(text),
+        };
+        Ok(Self { schema, text })
+    }
+}
+
+/// Walks the status variables up to the client's collation; they come in a fixed order, this one early.
+fn client_collation(mut wire: Wire<'_>) -> Option<u64> {
+    loop {
+        match wire.u8().ok()? {
+            0 | 3 => wire.take(4).map(|_| ()).ok()?,
+            1 => wire.take(8).map(|_| ()).ok()?,
+            2 => {
+                let length = wire.u8().ok()?;
+                wire.take(usize::from(length) + 1).ok()?;
+            }
+            4 => return wire.u16().ok().map(u64::from),
+            6 => {
+                let length = wire.u8().ok()?;
+                wire.take(usize::from(length)).ok()?;
+            }
+            _ => return None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mariadb(flags: u8, tail: &[u8]) -> Vec<u8> {
+        let mut body = 42_u64.to_le_bytes().to_vec();
+        body.extend(7_u32.to_le_bytes());
+        body.push(flags);
+        body.extend(tail);
+        body
+    }
+
+    #[test]
+    fn mariadb_gtids_tell_what_ends_the_group() {
+        let gtid = MariaDbGtid::parse(&mariadb(0x0C, &[0; 6])).expect("well formed");
+        assert_eq!((gtid.domain, gtid.sequence, gtid.standalone), (7, 42, false));
+        assert!(MariaDbGtid::parse(&mariadb(0x29, &[0; 6])).expect("well formed").standalone);
+        let committed = MariaDbGtid::parse(&mariadb(0x0E, &[1, 2, 3, 4, 5, 6, 7, 8])).expect("well formed");
+        assert!(!committed.standalone && !committed.ineffective_alter);
+    }
+
+    ///
+    #[test]
+    fn a_prepared_xa_group_is_told_by_its_gtid() {
+        let gtid = MariaDbGtid::parse(&mariadb(0x40, &[1, 0, 0, 0, 2, 1, b'g', b't', b'b', 0])).expect("well formed");
+        assert!(gtid.prepared_xa && !gtid.ineffective_alter);
+    }
+
+    /// D-11
+    #[test]
+    fn a_started_or_rolled_back_alter_has_no_effect() {
+        for (extra, ineffective) in [(2, true), (4, false), (8, true)] {
+            let gtid = MariaDbGtid::parse(&mariadb(0x29, &[extra, 0, 0, 0, 0, 0, 0, 0, 0])).expect("well formed");
+            assert_eq!(gtid.ineffective_alter, ineffective, "{extra}");
+        }
+    }
+
+    #[test]
+    fn mysql_gtids_carry_the_commit_time() {
+        let mut body = vec![1];
+        body.extend([0x11; 16]);
+        body.extend(9_u64.to_le_bytes());
+        let (bare, no_time) = mysql_gtid(&body).expect("well formed");
+        assert_eq!(no_time, None);
+        body.push(2);
+        body.extend([0; 16]);
+        body.extend(&1_700_000_000_123_456_u64.to_le_bytes()[..7]);
+        let (id, time) = mysql_gtid(&body).expect("well formed");
+        assert_eq!(id, bare);
+        assert_eq!(time.map(|time| time.timestamp_micros()), Some(1_700_000_000_123_456));
+        assert!(matches!(id, TransactionId::MySqlGtid { sequence: 9, .. }));
+    }
+
+    pub fn query(schema: &str, status: &[u8], text: &[u8]) -> Vec<u8> {
+        let mut body = vec![0; 8];
+        body.push(schema.len() as u8);
+        body.extend([0, 0]);
+        body.extend((status.len() as u16).to_le_bytes());
+        body.extend(status);
+        body.extend(schema.as_bytes());
+        body.push(0);
+        body.extend(text);
+        body
+    }
+
+    /// D-13
+    #[test]
+    fn statements_are_in_the_clients_character_set() {
+        let collations = Collations::new([(8, "latin1".to_owned()), (45, "utf8mb4".to_owned())], []);
+        let mut status = vec![0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 6, 3, b's', b't', b'd', 4];
+        status.extend([8, 0, 8, 0, 8, 0]);
+        let body = query("shop", &status, b"TRUNCATE t\xE9");
+        let parsed = Query::parse(&body, 0, &collations).expect("well formed");
+        assert_eq!((parsed.schema.as_str(), &*parsed.text), ("shop", "TRUNCATE té"));
+        for end in 0..body.len() {
+            let _ = Query::parse(&body[..end], 0, &collations);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn random_bytes_never_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..100)) {
+            let _ = MariaDbGtid::parse(&bytes);
+            let _ = mysql_gtid(&bytes);
+            let _ = Query::parse(&bytes, 0, &Collations::default());
+            let _ = Query::parse(&bytes, 13, &Collations::default());
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! MySQL 8/9 and MariaDB: the binlog, snapshots, and what has to be right before either.
+//!
+//! The way of a change: [`transport`] carries checked events, [`stream`] follows transactions, [`table_map`] and [`plan`]
+//! turn row events into Arrow columns, with the value decoders ([`temporal`], [`decimal`], [`json`], [`charset`],
+//! [`value`]) that [`snapshot`] shares, so that a value read and a value streamed are the same bytes. The server is told
+//! nothing about what is durable: binlogs are kept by time, not by readers.
+
+mod catalog;
+mod charset;
+mod connection;
+mod decimal;
+mod declared;
+mod flavor;
+mod json;
+mod marker;
+mod plan;
+mod position;
+mod preflight;
+mod snapshot;
+mod statement;
+mod stream;
+mod table_map;
+mod temporal;
+mod transport;
+mod value;
+mod warning;
+mod wire;
+
+use tokio::sync::mpsc;
+
+use crate::config::{Contracts, SourceConfig};
+use crate::schema::{TableName, TableSchema};
+
+use super::{Error, Event, Identity, Position, Problem, SnapshotEvent, Source, StreamRequest};
+use connection::Session;
+
+/// A MySQL or MariaDB server; which one is asked at connect.
+#[derive(Debug)]
+pub struct MySqlSource {
+    config: SourceConfig,
+    contracts: Contracts,
+}
+
+impl MySqlSource {
+    pub fn new(config: SourceConfig, contracts: Contracts) -> Result<Self, Error> {
+        if config.server_id == 0 {
+            return Err(Error::Setting {
+                subject: "server_id".to_owned(),
+                finding: "0 is no replica's id".to_owned(),
+                remedy: "give the source a `server_id` between 1 and 4294967295 in config.toml".to_owned(),
+            });
+        }
+        Ok(Self { config, contracts })
+    }
+}
+
+impl Source for MySqlSource {
+    async fn identity(&self) -> Result<Identity, Error> {
+        let mut session = Session::open(&self.config).await?;
+        let server = session.flavor.to_string();
+        let statement = if session.flavor.is_mariadb() {
+            "SELECT CONCAT('domain ', @@global.gtid_domain_id, ', server ', @@global.server_id)"
+        } else {
+            "SELECT @@global.server_uuid"
+        };
+        let answer = session.query(statement).await?;
+        Ok(Identity { server, history: answer.scalar().unwrap_or_default().to_owned() })
+    }
+
+    async fn preflight(&self) -> Result<Vec<Problem>, Error> {
+        preflight::problems(&self.config, &self.contracts).await
+    }
+
+    async fn discover(&self) -> Result<Vec<TableSchema>, Error> {
+        let mut session = Session::open(&self.config).await?;
+        let collations = catalog::collations(&mut session).await?;
+        let tables = catalog::tables(&mut session, &self.config, &self.contracts, &collations).await?;
+        let mut schemas = Vec::with_capacity(tables.len());
+        for table in tables {
+            match table.refusal {
+                Some(refusal) => tracing::error!(table = %table.schema.name, "not followed: {refusal}"),
+                None => schemas.push(table.schema),
+            }
+        }
+        Ok(schemas)
+    }
+
+    async fn head(&self) -> Result<Position, Error> {
+        position::head(&mut Session::open(&self.config).await?).await
+    }
+
+    async fn prepare(&self, _tables: &[TableName], durable: Option<&Position>) -> Result<Position, Error> {
+        let mut session = Session::open(&self.config).await?;
+        match durable {
+            // MariaDB's log runs ahead of what transactions see: a later first load must not come out older than this.
+            None if session.flavor.is_mariadb() => {
+                snapshot::begin(&self.config, &[]).await.map(|(_, position)| position)
+            }
+            None => position::head(&mut session).await,
+            Some(durable) => {
+                position::check_available(&mut session, durable).await?;
+                Ok(durable.clone())
+            }
+        }
+    }
+
+    async fn snapshot(&self, tables: &[TableName], out: mpsc::Sender<SnapshotEvent>) -> Result<(), Error> {
+        let (mut session, position) = snapshot::begin(&self.config, tables).await?;
+        // Read after the snapshot began: DDL since then makes the server refuse the SELECT, DDL before is seen here.
+        let mut catalog = Session::open(&self.config).await?;
+        let collations = catalog::collations(&mut catalog).await?;
+        let known = catalog::tables(&mut catalog, &self.config, &self.contracts, &collations).await?;
+        drop(catalog);
+        for name in tables {
+            let table = known.iter().find(|table| table.schema.name == *name);
+            let refused = |finding: String| Error::Table {
+                table: name.to_string(),
+                finding,
+                position: position.to_string(),
+                remedy: "exclude the column in the table's contract, or the table from the source's `tables`"
+                    .to_owned(),
+            };
+            let table = table.ok_or_else(|| refused("it is not in the catalog".to_owned()))?;
+            if let Some(refusal) = &table.refusal {
+                return Err(refused(refusal.clone()));
+            }
+            snapshot::read(&mut session, table, &collations, &position, &out).await?;
+        }
+        session.execute("COMMIT").await
+    }
+
+    async fn stream(&self, request: StreamRequest, out: mpsc::Sender<Event>) -> Result<(), Error> {
+        stream::follow(&self.config, &self.contracts, request, out).await
+    }
+}

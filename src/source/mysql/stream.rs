@@ -1,0 +1,683 @@
+//! The binlog, event by event: transactions, rows, and statements that matter to captured tables.
+//!
+//! Every transaction moves the position, also one that touched nothing captured. Rows reach the collector as they
+//! come and count only at the commit marker: XID, or a `COMMIT` query, or the one statement of a DDL group. What would make
+//! the lake differ from the source (DDL, statement-format DML, partial row images, prepared XA transactions) stops the
+//! tables it concerns with a definite error and leaves the others running; an event of a kind that could carry rows
+//! unseen stops the source. Nothing is skipped silently.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use mysql_common::binlog::events::{Event as BinlogEvent, GtidEvent};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::config::{Contracts, SourceConfig};
+use crate::schema::{TableName, TableSchema};
+use crate::source::{Collector, Error, Event, Position, StreamRequest, TransactionId};
+
+use super::charset::Collations;
+use super::flavor::Vendor;
+use super::marker::{MariaDbGtid, Query, micros_time, mysql_gtid};
+use super::plan::{Plan, RowsKind};
+use super::statement::{Named, Statement};
+use super::table_map::{self, TableMap};
+use super::transport::{SEARCH_SILENCE_MAX, SILENCE_MAX, Transport};
+use super::wire::{Fault, Wire};
+
+/// When nothing came for this long, what was gathered is handed on.
+const PAUSE: Duration = Duration::from_millis(15);
+
+const RELOAD: &str = "remove the table's folder in the lake and restart to load it again";
+
+/// Event types: MySQL `Log_event_type`, MariaDB `Log_event_type` from 160 on.
+mod event {
+    pub const QUERY: u8 = 2;
+    pub const STOP: u8 = 3;
+    pub const ROTATE: u8 = 4;
+    pub const INTVAR: u8 = 5;
+    pub const APPEND_BLOCK: u8 = 9;
+    pub const DELETE_FILE: u8 = 11;
+    pub const RAND: u8 = 13;
+    pub const USER_VAR: u8 = 14;
+    pub const FORMAT_DESCRIPTION: u8 = 15;
+    pub const XID: u8 = 16;
+    pub const BEGIN_LOAD_QUERY: u8 = 17;
+    pub const EXECUTE_LOAD_QUERY: u8 = 18;
+    pub const TABLE_MAP: u8 = 19;
+    pub const WRITE_ROWS_V1: u8 = 23;
+    pub const UPDATE_ROWS_V1: u8 = 24;
+    pub const DELETE_ROWS_V1: u8 = 25;
+    pub const INCIDENT: u8 = 26;
+    pub const HEARTBEAT: u8 = 27;
+    pub const IGNORABLE: u8 = 28;
+    pub const ROWS_QUERY: u8 = 29;
+    pub const WRITE_ROWS: u8 = 30;
+    pub const UPDATE_ROWS: u8 = 31;
+    pub const DELETE_ROWS: u8 = 32;
+    pub const GTID: u8 = 33;
+    pub const ANONYMOUS_GTID: u8 = 34;
+    pub const PREVIOUS_GTIDS: u8 = 35;
+    pub const TRANSACTION_CONTEXT: u8 = 36;
+    pub const VIEW_CHANGE: u8 = 37;
+    pub const XA_PREPARE: u8 = 38;
+    pub const PARTIAL_UPDATE_ROWS: u8 = 39;
+    pub const TRANSACTION_PAYLOAD: u8 = 40;
+    pub const HEARTBEAT_V2: u8 = 41;
+    pub const GTID_TAGGED: u8 = 42;
+    pub const ANNOTATE_ROWS: u8 = 160;
+    pub const BINLOG_CHECKPOINT: u8 = 161;
+    pub const MARIADB_GTID: u8 = 162;
+    pub const GTID_LIST: u8 = 163;
+    pub const START_ENCRYPTION: u8 = 164;
+    pub const QUERY_COMPRESSED: u8 = 165;
+    pub const COMPRESSED_ROWS_FIRST: u8 = 166;
+    pub const COMPRESSED_ROWS_LAST: u8 = 171;
+}
+
+/// Set on events that the server made up for this reader; their position means nothing.
+const FLAG_ARTIFICIAL: u16 = 0x20;
+
+/// A captured table.
+struct Followed {
+    schema: Arc<TableSchema>,
+    position: Position,
+    /// The stream is behind no transaction of this table's position any more.
+    past: bool,
+    stopped: bool,
+    excluded: Vec<String>,
+}
+
+/// A table map in force.
+struct CachedMap {
+    bytes: Vec<u8>,
+    /// `None`: not captured.
+    table: Option<TableName>,
+    /// Compiled at the first rows that count.
+    plan: Option<Arc<Plan>>,
+}
+
+/// The transaction whose events are coming.
+struct Open {
+    id: Option<TransactionId>,
+    committed_at: Option<DateTime<Utc>>,
+    /// A commit marker follows; else the next statement is all of it.
+    begun: bool,
+    /// Statements in it have no effect here (MariaDB's two-phase ALTER).
+    ineffective: bool,
+    /// Captured tables whose rows it holds.
+    touched: Vec<TableName>,
+}
+
+impl Open {
+    fn new(id: Option<TransactionId>, committed_at: Option<DateTime<Utc>>, begun: bool) -> Self {
+        Self { id, committed_at, begun, ineffective: false, touched: Vec::new() }
+    }
+}
+
+struct Reader {
+    collector: Collector,
+    collations: Collations,
+    vendor: Vendor,
+    names_ignore_case: bool,
+    tables: HashMap<TableName, Followed>,
+    /// From the log's spelling to the captured table.
+    names: HashMap<(String, String), TableName>,
+    maps: HashMap<u64, CachedMap>,
+    open: Option<Open>,
+    /// Where the log is read, for positions without GTIDs and for messages.
+    file: String,
+    offset: u64,
+    by_offset: bool,
+    all_past: bool,
+    /// The server found the position: its silence is a bad sign from now on.
+    found: bool,
+}
+
+/// Reads until `request.stop`, or an error.
+pub async fn follow(
+    config: &SourceConfig,
+    contracts: &Contracts,
+    request: StreamRequest,
+    out: mpsc::Sender<Event>,
+) -> Result<(), Error> {
+    let mut session = super::connection::Session::open(config).await?;
+    super::position::check_available(&mut session, &request.from).await?;
+    let collations = super::catalog::collations(&mut session).await?;
+    let names_ignore_case = session.names_ignore_case;
+    let vendor = session.flavor.vendor;
+    let transport = Transport::open(config, session, &request.from).await?;
+
+    let excluded = |table: &TableName| {
+        contracts.get(&config.name, &table.to_string()).map(|contract| contract.exclude.clone()).unwrap_or_default()
+    };
+    let tables: HashMap<TableName, Followed> = request
+        .tables
+        .into_iter()
+        .map(|(name, start)| {
+            let excluded = excluded(&name);
+            let followed =
+                Followed { schema: start.schema, position: start.position, past: false, stopped: false, excluded };
+            (name, followed)
+        })
+        .collect();
+    let (file, offset, by_offset) = match &request.from {
+        Position::BinlogOffset { file, offset } => (file.clone(), *offset, true),
+        _ => (String::new(), 0, false),
+    };
+    let spelled = |name: &TableName| spelling(names_ignore_case, &name.schema, &name.table);
+    let mut reader = Reader {
+        names: tables.keys().map(|name| (spelled(name), name.clone())).collect(),
+        tables,
+        collector: Collector::new(request.from, request.limits, out),
+        collations,
+        vendor,
+        names_ignore_case,
+        maps: HashMap::new(),
+        open: None,
+        file,
+        offset,
+        by_offset,
+        all_past: false,
+        found: false,
+    };
+    reader.pass_tables();
+    reader.run(transport, request.stop).await
+}
+
+fn spelling(ignore_case: bool, schema: &str, table: &str) -> (String, String) {
+    if ignore_case { (schema.to_lowercase(), table.to_lowercase()) } else { (schema.to_owned(), table.to_owned()) }
+}
+
+impl Reader {
+    async fn run(&mut self, mut transport: Transport, stop: tokio_util::sync::CancellationToken) -> Result<(), Error> {
+        let mut heard = Instant::now();
+        loop {
+            if stop.is_cancelled() {
+                return Ok(());
+            }
+            let event = match transport.ready(self.collector.position()) {
+                Some(event) => event?,
+                None => {
+                    let silence_max = if self.found { SILENCE_MAX } else { SEARCH_SILENCE_MAX };
+                    let waiting = self.open.is_none() && self.collector.is_dirty();
+                    let until = if waiting { Instant::now() + PAUSE } else { heard + silence_max };
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => return Ok(()),
+                        event = transport.next(self.collector.position()) => event?,
+                        () = tokio::time::sleep_until(until) => {
+                            if waiting {
+                                self.collector.idle().await?;
+                                continue;
+                            }
+                            return Err(Error::Disconnected {
+                                position: self.collector.position().to_string(),
+                                cause: format!("the server has been silent for {} s", silence_max.as_secs()),
+                            });
+                        }
+                    }
+                }
+            };
+            heard = Instant::now();
+            self.handle(&event).await?;
+        }
+    }
+
+    async fn handle(&mut self, event: &BinlogEvent) -> Result<(), Error> {
+        let header = event.header();
+        let kind = header.event_type_raw();
+        let body = event.data();
+        let artificial = header.flags_raw() & FLAG_ARTIFICIAL != 0 || header.log_pos() == 0;
+        if !artificial && !matches!(kind, event::HEARTBEAT | event::HEARTBEAT_V2 | event::ROTATE) {
+            self.advance(header.log_pos());
+        }
+        let time = DateTime::from_timestamp(i64::from(header.timestamp()), 0).filter(|_| header.timestamp() != 0);
+        match kind {
+            event::TABLE_MAP => self.table_map(body),
+            event::WRITE_ROWS => self.rows(RowsKind::Write, true, body).await,
+            event::UPDATE_ROWS => self.rows(RowsKind::Update, true, body).await,
+            event::DELETE_ROWS => self.rows(RowsKind::Delete, true, body).await,
+            event::WRITE_ROWS_V1 => self.rows(RowsKind::Write, false, body).await,
+            event::UPDATE_ROWS_V1 => self.rows(RowsKind::Update, false, body).await,
+            event::DELETE_ROWS_V1 => self.rows(RowsKind::Delete, false, body).await,
+            event::XID => self.commit(time).await,
+            event::QUERY => {
+                let query =
+                    Query::parse(body, 0, &self.collations).map_err(|fault| self.protocol("a statement", &fault))?;
+                self.query(&query, time).await
+            }
+            event::EXECUTE_LOAD_QUERY => {
+                let query =
+                    Query::parse(body, 13, &self.collations).map_err(|fault| self.protocol("LOAD DATA", &fault))?;
+                self.query(&query, time).await
+            }
+            event::MARIADB_GTID => {
+                let gtid = MariaDbGtid::parse(body).map_err(|fault| self.protocol("a GTID", &fault))?;
+                let id = TransactionId::MariaDbGtid {
+                    domain: gtid.domain,
+                    server: header.server_id(),
+                    sequence: gtid.sequence,
+                };
+                let mut open = Open::new(Some(id), None, !gtid.standalone);
+                open.ineffective = gtid.ineffective_alter;
+                if gtid.prepared_xa {
+                    tracing::debug!(sequence = gtid.sequence, "an XA transaction is prepared");
+                }
+                self.begin(open).await
+            }
+            event::GTID => {
+                let (id, committed_at) = mysql_gtid(body).map_err(|fault| self.protocol("a GTID", &fault))?;
+                self.begin(Open::new(Some(id), committed_at, false)).await
+            }
+            event::GTID_TAGGED => {
+                let open = tagged(event).map_err(|fault| self.protocol("a tagged GTID", &fault))?;
+                self.begin(open).await
+            }
+            event::ANONYMOUS_GTID => self.begin(Open::new(None, None, false)).await,
+            event::XA_PREPARE => self.xa_prepare(body, time).await,
+            event::HEARTBEAT | event::HEARTBEAT_V2 => {
+                self.found = true;
+                if self.open.is_some() {
+                    return Ok(());
+                }
+                if self.by_offset && !self.file.is_empty() {
+                    // Between transactions everything before this offset is complete: a rotation moves the position too.
+                    let position = Position::BinlogOffset { file: self.file.clone(), offset: self.offset };
+                    self.collector.moved_to(position);
+                }
+                self.collector.idle().await
+            }
+            event::ROTATE => self.rotate(body, artificial).await,
+            event::FORMAT_DESCRIPTION | event::STOP => {
+                if artificial {
+                    Ok(())
+                } else {
+                    self.file_boundary().await
+                }
+            }
+            event::INCIDENT => Err(self.protocol(
+                "an incident",
+                &Fault::new("the server says that events are missing from its log; load the tables again"),
+            )),
+            event::PARTIAL_UPDATE_ROWS => self.unreadable_rows(body, "binlog_row_value_options=PARTIAL_JSON").await,
+            event::COMPRESSED_ROWS_FIRST..=event::COMPRESSED_ROWS_LAST => {
+                self.unreadable_rows(body, "log_bin_compress=ON").await
+            }
+            event::TRANSACTION_PAYLOAD => Err(self.setting(
+                "binlog_transaction_compression",
+                "a compressed transaction is in the log; this release can't read it",
+                "run SET GLOBAL binlog_transaction_compression=OFF, then load the tables again",
+            )),
+            event::QUERY_COMPRESSED => Err(self.setting(
+                "log_bin_compress",
+                "a compressed statement is in the log; this release can't read it",
+                "run SET GLOBAL log_bin_compress=OFF, then load the tables again",
+            )),
+            event::INTVAR
+            | event::RAND
+            | event::USER_VAR
+            | event::APPEND_BLOCK
+            | event::DELETE_FILE
+            | event::BEGIN_LOAD_QUERY
+            | event::IGNORABLE
+            | event::ROWS_QUERY
+            | event::PREVIOUS_GTIDS
+            | event::TRANSACTION_CONTEXT
+            | event::VIEW_CHANGE
+            | event::ANNOTATE_ROWS
+            | event::BINLOG_CHECKPOINT
+            | event::GTID_LIST
+            | event::START_ENCRYPTION => Ok(()),
+            other => Err(self.protocol("the log", &Fault(format!("event type {other} is unknown to this release")))),
+        }
+    }
+
+    /// Follows the offset in the file; the log's own field has 32 bits and starts over in longer files (R-8).
+    fn advance(&mut self, log_pos: u32) {
+        let mut offset = (self.offset & !0xFFFF_FFFF) | u64::from(log_pos);
+        if offset < self.offset {
+            offset += 1 << 32;
+        }
+        self.offset = offset;
+    }
+
+    async fn begin(&mut self, open: Open) -> Result<(), Error> {
+        self.found = true;
+        // A group of one statement that had none, or a transaction without rows: it ends where the next begins.
+        if let Some(before) = &self.open {
+            if !before.touched.is_empty() {
+                let finding = Fault::new("a transaction begins before the last one ended");
+                return Err(self.protocol("the log", &finding));
+            }
+            self.commit(None).await?;
+        }
+        if open.id.is_none() && !self.by_offset {
+            return Err(self.setting(
+                "gtid_mode",
+                "a transaction without GTID is in the log, which is read by GTIDs",
+                "run SET GLOBAL gtid_mode=ON (by its steps), then load the tables again",
+            ));
+        }
+        self.open = Some(open);
+        Ok(())
+    }
+
+    async fn commit(&mut self, time: Option<DateTime<Utc>>) -> Result<(), Error> {
+        let Some(open) = self.open.take() else {
+            let finding = Fault::new("a commit marker without a transaction");
+            return Err(self.protocol("the log", &finding));
+        };
+        let id = match open.id {
+            Some(id) if !self.by_offset => id,
+            _ => TransactionId::BinlogOffset { file: self.file.clone(), end: self.offset },
+        };
+        self.collector.commit(&id, open.committed_at.or(time)).await?;
+        self.pass_tables();
+        Ok(())
+    }
+
+    /// Notes which tables the stream has caught up with.
+    fn pass_tables(&mut self) {
+        if self.all_past {
+            return;
+        }
+        let position = self.collector.position();
+        for table in self.tables.values_mut() {
+            table.past = table.past || position.covers(&table.position);
+        }
+        self.all_past = self.tables.values().all(|table| table.past);
+    }
+
+    /// The captured table of this name, if the open transaction counts for it.
+    fn counted(&self, name: &TableName) -> Option<&Followed> {
+        let table = self.tables.get(name).filter(|table| !table.stopped)?;
+        if table.past {
+            return Some(table);
+        }
+        let contained = match self.open.as_ref().and_then(|open| open.id.as_ref()) {
+            Some(id) if !self.by_offset => table.position.contains(id),
+            // Any offset inside a transaction tells on which side of a boundary it lies.
+            _ => table.position.contains(&TransactionId::BinlogOffset { file: self.file.clone(), end: self.offset }),
+        };
+        (!contained).then_some(table)
+    }
+
+    fn table_map(&mut self, body: &[u8]) -> Result<(), Error> {
+        let fault = |reader: &Self, fault: Fault| reader.protocol("a table map", &fault);
+        let id = table_map::table_id(body).map_err(|error| fault(self, error))?;
+        if self.maps.get(&id).is_some_and(|map| map.bytes == body) {
+            return Ok(());
+        }
+        let (schema, table) = TableMap::name(body).map_err(|error| fault(self, error))?;
+        let table = self.names.get(&spelling(self.names_ignore_case, &schema, &table)).cloned();
+        // Nothing of tables that are not captured is kept but that they are not.
+        self.maps.insert(id, CachedMap { bytes: body.to_vec(), table, plan: None });
+        Ok(())
+    }
+
+    async fn rows(&mut self, kind: RowsKind, version_2: bool, body: &[u8]) -> Result<(), Error> {
+        let event = table_map::rows_event(body, version_2, kind == RowsKind::Update)
+            .map_err(|fault| self.protocol("a row event", &fault))?;
+        if event.width == 0 {
+            return Ok(());
+        }
+        let Some(map) = self.maps.get(&event.table_id) else {
+            return Err(self.protocol("a row event", &Fault(format!("table id {} has no table map", event.table_id))));
+        };
+        let Some(name) = map.table.clone() else { return Ok(()) };
+        if self.open.is_none() {
+            return Err(self.protocol("a row event", &Fault::new("rows outside of a transaction")));
+        }
+        let Some(table) = self.counted(&name) else { return Ok(()) };
+        if !event.complete {
+            let finding = "rows come without all their columns (binlog_row_image is not FULL)".to_owned();
+            let remedy = format!("set binlog_row_image=FULL in all sessions, then {RELOAD}");
+            return self.stop_table(&name, finding, remedy).await;
+        }
+        let plan = match &map.plan {
+            Some(plan) => plan.clone(),
+            None => {
+                let compiled = TableMap::parse(&map.bytes, self.vendor).and_then(|map| {
+                    Plan::compile(&map, &table.schema, &self.collations, |column| {
+                        table.excluded.iter().any(|excluded| excluded == column)
+                    })
+                });
+                match compiled {
+                    Ok(plan) => {
+                        let plan = Arc::new(plan);
+                        if let Some(map) = self.maps.get_mut(&event.table_id) {
+                            map.plan = Some(plan.clone());
+                        }
+                        plan
+                    }
+                    Err(fault) => {
+                        let finding =
+                            format!("its columns changed: {fault}; this release does not apply schema changes yet");
+                        return self.stop_table(&name, finding, RELOAD.to_owned()).await;
+                    }
+                }
+            }
+        };
+        let decoded = plan.decode(kind, &event, self.collector.rows(&plan.schema));
+        match decoded {
+            Ok(rows) => {
+                if let Some(open) = &mut self.open
+                    && !open.touched.contains(&name)
+                {
+                    open.touched.push(name);
+                }
+                self.collector.decoded(rows, body.len()).await
+            }
+            Err(fault) => {
+                self.stop_table(&name, fault.to_string(), format!("mend it at the source, then {RELOAD}")).await
+            }
+        }
+    }
+
+    /// Rows in a form that this release can't read: their table stops, others don't care.
+    async fn unreadable_rows(&mut self, body: &[u8], setting: &str) -> Result<(), Error> {
+        let id = table_map::table_id(body).map_err(|fault| self.protocol("a row event", &fault))?;
+        let Some(map) = self.maps.get(&id) else {
+            return Err(self.protocol("a row event", &Fault(format!("table id {id} has no table map"))));
+        };
+        let Some(name) = map.table.clone() else { return Ok(()) };
+        if self.counted(&name).is_none() {
+            return Ok(());
+        }
+        let (variable, _) = setting.split_once('=').unwrap_or((setting, ""));
+        let off = if variable == "log_bin_compress" { "OFF" } else { "''" };
+        let remedy = format!("run SET GLOBAL {variable}={off}, then {RELOAD}");
+        self.stop_table(&name, format!("rows were written with {setting}, which this release can't read"), remedy).await
+    }
+
+    async fn query(&mut self, query: &Query<'_>, time: Option<DateTime<Utc>>) -> Result<(), Error> {
+        let statement = Statement::recognise(&query.text);
+        if self.open.is_none() {
+            if !self.by_offset {
+                return Err(self.protocol("a statement", &Fault::new("it belongs to no transaction")));
+            }
+            // Servers of before 5.7 write no GTID event where GTIDs are off.
+            self.open = Some(Open::new(None, None, false));
+        }
+        let (begun, ineffective) = self.open.as_ref().map_or((false, false), |open| (open.begun, open.ineffective));
+        let statement = if ineffective { Statement::Harmless } else { statement };
+        match statement {
+            Statement::Begin | Statement::XaStart | Statement::CreateTransactional => {
+                if let Some(open) = &mut self.open {
+                    open.begun = true;
+                }
+                return Ok(());
+            }
+            Statement::XaEnd | Statement::Savepoint => return Ok(()),
+            Statement::Commit => return self.commit(time).await,
+            Statement::Rollback => {
+                self.collector.rollback().await?;
+                return self.commit(time).await;
+            }
+            Statement::RollbackTo => {
+                let touched = self.open.as_ref().map(|open| open.touched.clone()).unwrap_or_default();
+                for table in touched {
+                    let finding = "a transaction was rolled back to a savepoint after its rows were logged".to_owned();
+                    self.stop_table(&table, finding, RELOAD.to_owned()).await?;
+                }
+                return Ok(());
+            }
+            Statement::XaDecide => {
+                tracing::debug!(statement = %query.text, "a prepared XA transaction was decided");
+                return self.commit(time).await;
+            }
+            Statement::Truncate(named) => {
+                if let Some(name) = self.resolve(&named, &query.schema)
+                    && self.counted(&name).is_some()
+                {
+                    self.collector.truncate(&name).await?;
+                }
+            }
+            Statement::Replaced { tables, what } => {
+                for named in tables {
+                    if let Some(name) = self.resolve(&named, &query.schema)
+                        && self.counted(&name).is_some()
+                    {
+                        self.stop_table(&name, format!("it {what}"), RELOAD.to_owned()).await?;
+                    }
+                }
+            }
+            Statement::DropDatabase(schema) => {
+                let (wanted, _) = spelling(self.names_ignore_case, &schema, "");
+                let dropped: Vec<TableName> = self
+                    .names
+                    .iter()
+                    .filter(|((schema, _), _)| *schema == wanted)
+                    .map(|(_, name)| name.clone())
+                    .collect();
+                for name in dropped {
+                    if self.counted(&name).is_some() {
+                        self.stop_table(&name, "its database was dropped".to_owned(), RELOAD.to_owned()).await?;
+                    }
+                }
+            }
+            Statement::Harmless => {}
+            Statement::Other => {
+                let mentioned: Vec<TableName> = self
+                    .tables
+                    .keys()
+                    .filter(|name| Statement::mentions(&query.text, &query.schema, &name.schema, &name.table))
+                    .cloned()
+                    .collect();
+                for name in mentioned {
+                    if self.counted(&name).is_some() {
+                        let finding = "a statement that may change its rows is in the log instead of the rows \
+                                       (binlog_format was not ROW)"
+                            .to_owned();
+                        let remedy = format!("set binlog_format=ROW in all sessions, then {RELOAD}");
+                        self.stop_table(&name, finding, remedy).await?;
+                    }
+                }
+            }
+        }
+        if begun { Ok(()) } else { self.commit(time).await }
+    }
+
+    fn resolve(&self, named: &Named, default_schema: &str) -> Option<TableName> {
+        let schema = named.schema.as_deref().unwrap_or(default_schema);
+        self.names.get(&spelling(self.names_ignore_case, schema, &named.table)).cloned()
+    }
+
+    /// X-5: the decision about prepared rows comes later, as a transaction of its own; they must not count before.
+    async fn xa_prepare(&mut self, body: &[u8], time: Option<DateTime<Utc>>) -> Result<(), Error> {
+        let one_phase = Wire::new(body).u8().map_err(|fault| self.protocol("XA PREPARE", &fault))? != 0;
+        let touched = self.open.as_mut().map(|open| std::mem::take(&mut open.touched)).unwrap_or_default();
+        if !one_phase && !touched.is_empty() {
+            self.collector.rollback().await?;
+            for table in touched {
+                let finding = "an XA transaction that changes it was prepared; this release can't hold its rows back \
+                               until the decision"
+                    .to_owned();
+                self.stop_table(&table, finding, RELOAD.to_owned()).await?;
+            }
+        }
+        self.commit(time).await
+    }
+
+    async fn rotate(&mut self, body: &[u8], artificial: bool) -> Result<(), Error> {
+        let mut wire = Wire::new(body);
+        let offset = wire.u64().map_err(|fault| self.protocol("a rotation", &fault))?;
+        let name = wire.rest();
+        if artificial {
+            // The first one comes before the format is known, so its checksum may hang on to the name.
+            let plain = |bytes: &[u8]| bytes.iter().all(|byte| byte.is_ascii_graphic());
+            let name = if plain(name) { name } else { &name[..name.len().saturating_sub(4)] };
+            if self.file.is_empty() {
+                self.file = String::from_utf8_lossy(name).into_owned();
+                self.offset = offset;
+            }
+            return Ok(());
+        }
+        self.file_boundary().await?;
+        self.file = String::from_utf8_lossy(name).into_owned();
+        self.offset = offset;
+        self.maps.clear();
+        Ok(())
+    }
+
+    /// No transaction spans two files: one that is open here was cut off by a crash of the server, and never happened.
+    async fn file_boundary(&mut self) -> Result<(), Error> {
+        self.maps.clear();
+        match &self.open {
+            None => Ok(()),
+            Some(open) if open.touched.is_empty() => self.commit(None).await,
+            Some(_) => {
+                tracing::warn!(position = %self.collector.position(), "the log ends inside a transaction; it is dropped");
+                self.open = None;
+                self.collector.rollback().await
+            }
+        }
+    }
+
+    async fn stop_table(&mut self, name: &TableName, finding: String, remedy: String) -> Result<(), Error> {
+        if let Some(table) = self.tables.get_mut(name) {
+            table.stopped = true;
+        }
+        let error = Error::Table { table: name.to_string(), finding, position: self.place(), remedy };
+        self.collector.stop_table(name, error).await
+    }
+
+    /// Where in the log this is, for messages.
+    fn place(&self) -> String {
+        let position = match self.open.as_ref().and_then(|open| open.id.as_ref()) {
+            Some(TransactionId::MariaDbGtid { domain, server, sequence }) => format!("{domain}-{server}-{sequence}"),
+            Some(TransactionId::MySqlGtid { source, tag, sequence }) if tag.is_empty() => {
+                format!("{source}:{sequence}")
+            }
+            Some(TransactionId::MySqlGtid { source, tag, sequence }) => format!("{source}:{tag}:{sequence}"),
+            _ => format!("{}:{}", self.file, self.offset),
+        };
+        if self.file.is_empty() { position } else { format!("{position} ({}:{})", self.file, self.offset) }
+    }
+
+    fn protocol(&self, what: &str, fault: &Fault) -> Error {
+        Error::Protocol { position: self.place(), finding: format!("{what}: {fault}") }
+    }
+
+    fn setting(&self, subject: &str, finding: &str, remedy: &str) -> Error {
+        Error::Setting {
+            subject: subject.to_owned(),
+            finding: format!("{finding} (at {})", self.place()),
+            remedy: remedy.to_owned(),
+        }
+    }
+}
+
+/// MySQL's `GTID_TAGGED_LOG_EVENT`, whose self-describing form mysql_common reads.
+fn tagged(event: &BinlogEvent) -> Result<Open, Fault> {
+    let gtid = event.read_event::<GtidEvent>().map_err(|error| Fault(error.to_string()))?;
+    let tag = gtid.tag().map(|tag| tag.to_string()).unwrap_or_default();
+    let id = TransactionId::MySqlGtid { source: Uuid::from_bytes(gtid.sid()), tag, sequence: gtid.gno() };
+    let micros = gtid.immediate_commit_timestamp();
+    Ok(Open::new(Some(id), micros_time(micros).filter(|_| micros != 0), false))
+}

@@ -1,0 +1,253 @@
+//! What PostgreSQL's catalog says about tables: columns, types, replica identity, privileges.
+//!
+//! Each query gives one JSON document per row, so that it is described once, here, by the struct that reads it. The
+//! same queries serve discovery and, inside the snapshot's own transaction, the first load.
+
+use serde::Deserialize;
+use sqlx::postgres::PgConnection;
+
+use super::connection::query_error;
+use super::types;
+use crate::config::{Contracts, SourceConfig};
+use crate::schema::{Column, TableName, TableSchema};
+use crate::source::Error;
+
+/// A table or a partitioned table.
+#[derive(Clone, Debug, Deserialize)]
+pub struct CatalogTable {
+    pub schema: String,
+    pub table: String,
+    /// `r`: table, `p`: partitioned.
+    pub kind: String,
+    /// `p`: permanent, `u`: unlogged, `t`: temporary.
+    pub persistence: String,
+    /// `pg_class.relreplident`: `d`, `i`, `f`, `n`.
+    pub identity: String,
+    /// The columns of the key that `identity` names; of the primary key for `f`.
+    pub key: Vec<String>,
+    /// The replica identities of a partitioned table's leaves.
+    pub leaf_identities: Vec<String>,
+    /// The whole row is its identity, and a generated column, which is not published, is part of it: PostgreSQL 18
+    /// refuses UPDATE and DELETE then (`CheckCmdReplicaIdentity` in execReplication.c).
+    pub generated_identity: bool,
+    /// `schema.table` of the tables this one is a partition of.
+    pub ancestors: Vec<String>,
+    pub rows_estimate: Option<u64>,
+    pub owner: String,
+    /// This role owns it, or is a member of the role that does.
+    pub owned: bool,
+    pub readable: bool,
+    pub schema_usable: bool,
+    /// Row-level security would hide rows from this role.
+    pub row_security: bool,
+    pub columns: Vec<CatalogColumn>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct CatalogColumn {
+    pub name: String,
+    /// `format_type()` of the declared type.
+    pub source_type: String,
+    /// After looking through domains.
+    pub base_oid: u32,
+    pub base_typmod: i32,
+    /// Generated: not in the log up to PostgreSQL 17 (P-16).
+    pub generated: bool,
+}
+
+/// A type as pgoutput's Relation message gives it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct ResolvedType {
+    pub name: String,
+    pub base_oid: u32,
+    pub base_typmod: i32,
+}
+
+/// The base type and modifier of a type (P-14), as `getBaseTypeAndTypmod` in lsyscache.c finds them: with `oid` and
+/// `typmod` as the SQL expressions to start from.
+macro_rules! base_type {
+    ($oid:literal, $typmod:literal) => {
+        concat!(
+            "(WITH RECURSIVE base(oid, typmod, depth) AS (
+                SELECT ",
+            $oid,
+            "::oid, ",
+            $typmod,
+            "::int4, 0
+                UNION ALL
+                SELECT t.typbasetype, t.typtypmod, depth + 1
+                FROM base JOIN pg_type t ON t.oid = base.oid WHERE t.typtype = 'd')
+            SELECT oid, typmod FROM base ORDER BY depth DESC LIMIT 1)"
+        )
+    };
+}
+
+const TABLE_NAMES: &str = "
+    SELECT n.nspname::text, c.relname::text
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+        AND n.nspname !~ '^pg_(toast|temp)'
+    ORDER BY 1, 2";
+
+const TABLES: &str = concat!(
+    "
+    SELECT json_build_object(
+        'schema', n.nspname, 'table', c.relname, 'kind', c.relkind::text, 'persistence', c.relpersistence::text,
+        'identity', c.relreplident::text,
+        'key', coalesce((
+            SELECT json_agg(a.attname ORDER BY k.place)
+            FROM pg_index i
+            CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, place)
+            JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
+            WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate AND k.place <= i.indnkeyatts
+                AND CASE c.relreplident
+                    WHEN 'i' THEN i.indisreplident WHEN 'n' THEN false ELSE i.indisprimary END), '[]'),
+        'leaf_identities', coalesce((
+            SELECT json_agg(DISTINCT leaf.relreplident::text)
+            FROM pg_partition_tree(c.oid) tree JOIN pg_class leaf ON leaf.oid = tree.relid
+            WHERE c.relkind = 'p' AND tree.isleaf), '[]'),
+        'generated_identity',
+            c.relreplident = 'f' AND current_setting('server_version_num')::int4 >= 180000 AND EXISTS (
+                SELECT FROM pg_attribute a
+                WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> ''),
+        'ancestors', coalesce((
+            SELECT json_agg(an.nspname || '.' || a.relname)
+            FROM pg_partition_ancestors(c.oid) AS up(oid) JOIN pg_class a ON a.oid = up.oid
+            JOIN pg_namespace an ON an.oid = a.relnamespace
+            WHERE a.oid <> c.oid), '[]'),
+        'rows_estimate', CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END,
+        'owner', pg_get_userbyid(c.relowner),
+        'owned', pg_has_role(c.relowner, 'USAGE'),
+        'readable', has_table_privilege(c.oid, 'SELECT'),
+        'schema_usable', has_schema_privilege(n.oid, 'USAGE'),
+        'row_security', row_security_active(c.oid),
+        'columns', coalesce((
+            SELECT json_agg(json_build_object(
+                'name', a.attname, 'source_type', format_type(a.atttypid, a.atttypmod),
+                'base_oid', b.oid::int8, 'base_typmod', b.typmod,
+                'generated', a.attgenerated <> '') ORDER BY a.attnum)
+            FROM pg_attribute a CROSS JOIN LATERAL ",
+    base_type!("a.atttypid", "a.atttypmod"),
+    " b
+            WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '[]')
+    )::text
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    JOIN unnest($1::text[], $2::text[]) AS wanted(schema, name) ON n.nspname = wanted.schema AND c.relname = wanted.name
+    WHERE c.relkind IN ('r', 'p')
+    ORDER BY n.nspname, c.relname"
+);
+
+const TYPES: &str = concat!(
+    "
+    SELECT json_build_object('name', format_type(w.oid, w.typmod), 'base_oid', b.oid::int8, 'base_typmod', b.typmod)::text
+    FROM unnest($1::int8[], $2::int4[]) WITH ORDINALITY AS w(oid, typmod, place) CROSS JOIN LATERAL ",
+    base_type!("w.oid", "w.typmod"),
+    " b
+    ORDER BY w.place"
+);
+
+/// The tables that the configuration selects; a partition of a selected table is part of that one.
+pub async fn selected(connection: &mut PgConnection, config: &SourceConfig) -> Result<Vec<CatalogTable>, Error> {
+    let names: Vec<(String, String)> = sqlx::query_as(TABLE_NAMES)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(|error| query_error("reading the names of tables", &error))?;
+    let wanted: Vec<TableName> = names
+        .into_iter()
+        .map(|(schema, table)| TableName { schema, table })
+        .filter(|name| config.tables.selects(&name.to_string()))
+        .collect();
+    let mut tables = described(connection, &wanted).await?;
+    tables.retain(|table| !table.ancestors.iter().any(|ancestor| config.tables.selects(ancestor)));
+    Ok(tables)
+}
+
+/// These tables, in the order of their names; one that does not exist is left out.
+pub async fn described(connection: &mut PgConnection, names: &[TableName]) -> Result<Vec<CatalogTable>, Error> {
+    let (schemas, tables): (Vec<_>, Vec<_>) =
+        names.iter().map(|name| (name.schema.clone(), name.table.clone())).unzip();
+    let rows: Vec<String> = sqlx::query_scalar(TABLES)
+        .bind(schemas)
+        .bind(tables)
+        .fetch_all(connection)
+        .await
+        .map_err(|error| query_error("reading the columns of tables", &error))?;
+    rows.iter().map(|row| parse("the columns of tables", row)).collect()
+}
+
+/// What the catalog says about these types and modifiers, in the same order. The name of a dropped type is `???`.
+pub async fn resolved(connection: &mut PgConnection, wanted: &[(u32, i32)]) -> Result<Vec<ResolvedType>, Error> {
+    let (oids, typmods): (Vec<i64>, Vec<i32>) = wanted.iter().map(|&(oid, typmod)| (i64::from(oid), typmod)).unzip();
+    let rows: Vec<String> = sqlx::query_scalar(TYPES)
+        .bind(oids)
+        .bind(typmods)
+        .fetch_all(connection)
+        .await
+        .map_err(|error| query_error("reading types", &error))?;
+    rows.iter().map(|row| parse("types", row)).collect()
+}
+
+/// Reads the JSON that a query of ours built.
+pub fn parse<T: for<'de> Deserialize<'de>>(what: &str, json: &str) -> Result<T, Error> {
+    serde_json::from_str(json)
+        .map_err(|error| Error::Query { statement: format!("reading {what}"), cause: error.to_string() })
+}
+
+impl CatalogTable {
+    pub fn name(&self) -> TableName {
+        TableName::new(&self.schema, &self.table)
+    }
+
+    /// Whether the log tells which row an UPDATE or DELETE is about. Without it PostgreSQL refuses both statements as
+    /// soon as the table is published (P-21).
+    pub fn has_identity(&self) -> bool {
+        let leaves_agree = self.leaf_identities.iter().all(|identity| identity == &self.identity);
+        if self.generated_identity || self.generated_key() {
+            return false;
+        }
+        match self.identity.as_str() {
+            "f" => leaves_agree,
+            // An index of the parent that is a leaf's identity can't be told from here.
+            "i" if self.kind == "p" => false,
+            "d" | "i" => !self.key.is_empty() && leaves_agree,
+            _ => false,
+        }
+    }
+
+    /// A column of the key is generated, so that the log does not hold the key.
+    pub fn generated_key(&self) -> bool {
+        self.columns.iter().any(|column| column.generated && self.key.contains(&column.name))
+    }
+
+    /// As the lake will hold it, the contract applied. The error says in words what does not fit.
+    pub fn schema(&self, source: &str, contracts: &Contracts) -> Result<TableSchema, String> {
+        let columns: Vec<Column> = self
+            .columns
+            .iter()
+            .filter(|column| !column.generated)
+            .map(|column| Column {
+                name: column.name.clone(),
+                source_type: column.source_type.clone(),
+                lake_type: types::mapping(column.base_oid, column.base_typmod).lake_type,
+                nullable: true,
+            })
+            .collect();
+        let identified = self.has_identity();
+        let key = if identified { self.key.as_slice() } else { &[] };
+        let key = key.iter().filter_map(|name| columns.iter().position(|column| &column.name == name)).collect();
+        let schema = TableSchema { name: self.name(), columns, key, partition_by: Vec::new() };
+        let mut contract = contracts.get(source, &schema.name.to_string()).cloned().unwrap_or_default();
+        if !identified {
+            // The contract can't make up for what the log does not tell.
+            contract.key.clear();
+        }
+        schema.with_contract(&contract)
+    }
+
+    /// Columns whose type has no lake form of its own.
+    pub fn as_text(&self) -> impl Iterator<Item = &CatalogColumn> {
+        self.columns
+            .iter()
+            .filter(|column| !column.generated && types::mapping(column.base_oid, column.base_typmod).as_text)
+    }
+}

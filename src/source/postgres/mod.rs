@@ -1,0 +1,156 @@
+//! PostgreSQL 15 to 18, by logical replication.
+//!
+//! The way of a change: [`wal`] (transport) → [`pgoutput`] (messages) → [`plan`] (which column goes where) → [`text`]
+//! (values into Arrow builders) → the shared collector. The first load takes the same last two steps behind [`copy`].
+//! Around them: [`catalog`] and [`types`] (what tables look like), [`publication`] and [`slot`] (what the server sends
+//! and keeps), [`preflight`] (what is missing).
+
+mod catalog;
+mod connection;
+mod copy;
+mod pgoutput;
+mod plan;
+mod preflight;
+mod publication;
+mod slot;
+mod snapshot;
+mod stream;
+mod text;
+mod types;
+mod wal;
+
+use pgwire_replication::ReplicationClient;
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use super::{Error, Event, Identity, Position, Problem, SnapshotEvent, Source, StreamRequest};
+use crate::config::{Contracts, DatabaseKind, SourceConfig};
+use crate::schema::{TableName, TableSchema};
+
+/// One database of a PostgreSQL server. Holds no session: each call opens its own.
+#[derive(Clone, Debug)]
+pub struct PostgresSource {
+    config: SourceConfig,
+    contracts: Contracts,
+}
+
+impl PostgresSource {
+    pub fn new(config: SourceConfig, contracts: Contracts) -> Result<Self, Error> {
+        if config.kind != DatabaseKind::Postgres || config.database.is_empty() {
+            return Err(Error::Setting {
+                subject: format!("url of source `{}`", config.name),
+                finding: "names no PostgreSQL database".into(),
+                remedy: "write it as postgres://user@host:5432/database".into(),
+            });
+        }
+        Ok(Self { config, contracts })
+    }
+}
+
+impl Source for PostgresSource {
+    async fn identity(&self) -> Result<Identity, Error> {
+        let mut session = connection::connect_replication(&self.config, 0).await?;
+        let failed = |statement: &str, error: &pgwire_replication::PgWireError| Error::Query {
+            statement: statement.to_owned(),
+            cause: connection::wire_text(error),
+        };
+        let system = session.identify_system().await.map_err(|error| failed("IDENTIFY_SYSTEM", &error))?;
+        let version =
+            show(&mut session, "server_version").await.map_err(|error| failed("SHOW server_version", &error))?;
+        // Debian adds its package: `15.18 (Debian 15.18-0+deb12u1)`.
+        let version = version.split(' ').next().unwrap_or_default();
+        Ok(Identity {
+            server: format!("PostgreSQL {version}"),
+            history: format!("{}/{}", system.system_id, system.timeline),
+        })
+    }
+
+    async fn preflight(&self) -> Result<Vec<Problem>, Error> {
+        preflight::examine(&self.config, &self.contracts).await
+    }
+
+    async fn discover(&self) -> Result<Vec<TableSchema>, Error> {
+        let mut connection = connection::connect(&self.config).await?;
+        let mut schemas = Vec::new();
+        for table in catalog::selected(&mut connection, &self.config).await? {
+            if table.persistence != "p" {
+                warn!(source = self.config.name, table = %table.name(), "left out: unlogged, so its changes are not in the log");
+                continue;
+            }
+            for column in table.as_text() {
+                info!(
+                    source = self.config.name,
+                    table = %table.name(),
+                    column = column.name,
+                    "type {} is held as text",
+                    column.source_type
+                );
+            }
+            let schema = table.schema(&self.config.name, &self.contracts).map_err(|finding| Error::Setting {
+                subject: format!("contract of {}", table.name()),
+                finding,
+                remedy: "correct the table's contract".into(),
+            })?;
+            schemas.push(schema);
+        }
+        Ok(schemas)
+    }
+
+    async fn head(&self) -> Result<Position, Error> {
+        let mut connection = connection::connect(&self.config).await?;
+        slot::log_end(&mut connection).await.map(Position::Lsn)
+    }
+
+    async fn unpublished(&self, tables: &[TableName]) -> Result<Vec<TableName>, Error> {
+        let mut connection = connection::connect(&self.config).await?;
+        // That the publication is gone is told by `prepare`.
+        let publication = publication::find(&mut connection, &self.config.publication).await?;
+        Ok(publication.map_or_else(Vec::new, |publication| {
+            tables.iter().filter(|name| !publication.publishes(name)).cloned().collect()
+        }))
+    }
+
+    async fn prepare(&self, tables: &[TableName], durable: Option<&Position>) -> Result<Position, Error> {
+        let durable = match durable {
+            None => None,
+            Some(Position::Lsn(lsn)) => Some(*lsn),
+            Some(other) => {
+                return Err(Error::PositionLost {
+                    position: other.clone(),
+                    cause: "it is a position of another kind of database".into(),
+                });
+            }
+        };
+        let mut connection = connection::connect(&self.config).await?;
+        // First what is definite: a lost slot must be told before anything is changed at the server.
+        if let Some(durable) = durable {
+            slot::check(&mut connection, &self.config, durable).await?;
+        }
+        let described = catalog::described(&mut connection, tables).await?;
+        if let Some(missing) = tables.iter().find(|name| !described.iter().any(|table| &&table.name() == name)) {
+            return Err(Error::Table {
+                table: missing.to_string(),
+                finding: "it does not exist any more".into(),
+                position: durable.map_or("the start".into(), |lsn| Position::Lsn(lsn).to_string()),
+                remedy: "leave it out of `tables`".into(),
+            });
+        }
+        // The publication first: a slot that begins before its publication can't be decoded.
+        publication::ensure(&mut connection, &self.config, &described, durable).await?;
+        slot::ensure(&mut connection, &self.config, durable).await.map(Position::Lsn)
+    }
+
+    async fn snapshot(&self, tables: &[TableName], out: mpsc::Sender<SnapshotEvent>) -> Result<(), Error> {
+        snapshot::read(&self.config, &self.contracts, tables, &out).await
+    }
+
+    async fn stream(&self, request: StreamRequest, out: mpsc::Sender<Event>) -> Result<(), Error> {
+        stream::follow(&self.config, &self.contracts, request, out).await
+    }
+}
+
+async fn show(session: &mut ReplicationClient, name: &str) -> Result<String, pgwire_replication::PgWireError> {
+    let rows = session.simple_query(&format!("SHOW {name}")).await?;
+    let value = rows.first().and_then(|row| row.first()).and_then(|value| value.as_deref()).unwrap_or_default();
+    Ok(String::from_utf8_lossy(value).into_owned())
+}

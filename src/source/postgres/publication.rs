@@ -1,0 +1,318 @@
+//! The publication: which tables' changes the server sends.
+//!
+//! lakeward's own one (`lakeward_<source>`, owned by its role) holds exactly the captured tables; one that the
+//! configuration names is checked and never changed. A table without replica identity is never added: the application's
+//! own UPDATE and DELETE would fail from that moment on (P-21).
+
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection};
+use tracing::info;
+
+use super::catalog::{CatalogTable, parse};
+use super::connection::{query_error, quote_identifier};
+use crate::config::SourceConfig;
+use crate::schema::TableName;
+use crate::source::{Error, Position, Problem, ProblemKind};
+
+/// A publication as the catalog has it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Publication {
+    all_tables: bool,
+    schemas: i64,
+    operations: bool,
+    via_root: bool,
+    owned: bool,
+    /// Tables named by themselves.
+    members: Vec<Member>,
+    /// What it publishes after all, under the names that the log uses.
+    published: Vec<Member>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Member {
+    schema: String,
+    table: String,
+    /// A row filter or a column list.
+    filtered: bool,
+}
+
+impl Member {
+    fn name(&self) -> TableName {
+        TableName::new(&self.schema, &self.table)
+    }
+}
+
+const PUBLICATION: &str = "
+    SELECT json_build_object(
+        'all_tables', p.puballtables,
+        'schemas', (SELECT count(*) FROM pg_publication_namespace s WHERE s.pnpubid = p.oid),
+        'operations', p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate,
+        'via_root', p.pubviaroot,
+        'owned', pg_has_role(p.pubowner, 'USAGE'),
+        'members', coalesce((
+            SELECT json_agg(json_build_object('schema', n.nspname, 'table', c.relname,
+                'filtered', r.prqual IS NOT NULL OR r.prattrs IS NOT NULL))
+            FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+            WHERE r.prpubid = p.oid), '[]'),
+        'published', coalesce((
+            SELECT json_agg(json_build_object('schema', t.schemaname, 'table', t.tablename,
+                'filtered', t.rowfilter IS NOT NULL))
+            FROM pg_publication_tables t WHERE t.pubname = p.pubname), '[]')
+    )::text
+    FROM pg_publication p WHERE p.pubname = $1";
+
+pub async fn find(connection: &mut PgConnection, name: &str) -> Result<Option<Publication>, Error> {
+    let row: Option<String> = sqlx::query_scalar(PUBLICATION)
+        .bind(name)
+        .fetch_optional(connection)
+        .await
+        .map_err(|error| query_error("reading pg_publication", &error))?;
+    row.map(|row| parse("pg_publication", &row)).transpose()
+}
+
+/// Whether the configuration leaves the publication to lakeward.
+fn is_ours(config: &SourceConfig) -> bool {
+    config.publication == crate::config::default_slot(&config.name)
+}
+
+/// A table as `CREATE PUBLICATION … FOR TABLE` wants it. Without ONLY the tables that inherit from it would be
+/// published too; a partitioned table stands for its partitions by itself.
+fn member_clause(table: &CatalogTable) -> String {
+    let only = if table.kind == "p" { "" } else { "ONLY " };
+    format!("{only}{}.{}", quote_identifier(&table.schema), quote_identifier(&table.table))
+}
+
+fn create_statement(config: &SourceConfig, tables: &[&CatalogTable]) -> String {
+    let name = quote_identifier(&config.publication);
+    let members: Vec<String> = tables.iter().map(|table| member_clause(table)).collect();
+    let for_tables = if members.is_empty() { String::new() } else { format!(" FOR TABLE {}", members.join(", ")) };
+    format!("CREATE PUBLICATION {name}{for_tables} WITH (publish_via_partition_root = true)")
+}
+
+impl Publication {
+    /// Whether the log holds the table's changes now.
+    pub fn publishes(&self, name: &TableName) -> bool {
+        self.published.iter().any(|table| &table.name() == name)
+    }
+
+    /// Lakeward may bring the members in line.
+    fn alterable(&self, config: &SourceConfig) -> bool {
+        is_ours(config) && self.owned && !self.all_tables && self.schemas == 0
+    }
+
+    fn statements(&self, config: &SourceConfig, wanted: &[&CatalogTable]) -> Vec<String> {
+        let name = quote_identifier(&config.publication);
+        let current: BTreeSet<TableName> = self.members.iter().map(Member::name).collect();
+        let wanted_names: BTreeSet<TableName> = wanted.iter().map(|table| table.name()).collect();
+        let added: Vec<String> =
+            wanted.iter().filter(|table| !current.contains(&table.name())).map(|table| member_clause(table)).collect();
+        let dropped: Vec<String> = current
+            .difference(&wanted_names)
+            .map(|table| format!("{}.{}", quote_identifier(&table.schema), quote_identifier(&table.table)))
+            .collect();
+        let mut statements = Vec::new();
+        if !added.is_empty() {
+            statements.push(format!("ALTER PUBLICATION {name} ADD TABLE {}", added.join(", ")));
+        }
+        if !dropped.is_empty() {
+            statements.push(format!("ALTER PUBLICATION {name} DROP TABLE {}", dropped.join(", ")));
+        }
+        statements
+    }
+}
+
+/// What keeps the publication from publishing `tables` whole.
+pub fn problems(
+    config: &SourceConfig,
+    publication: Option<&Publication>,
+    tables: &[&CatalogTable],
+    may_create: bool,
+) -> Vec<Problem> {
+    let subject = format!("publication {}", config.publication);
+    let name = quote_identifier(&config.publication);
+    let user = quote_identifier(&config.user);
+    let Some(publication) = publication else {
+        let not_owned: Vec<&&CatalogTable> = tables.iter().filter(|table| !table.owned).collect();
+        let create = create_statement(config, tables);
+        if !is_ours(config) {
+            return vec![Problem::new(ProblemKind::Setting, subject, "does not exist", format!("run: {create}"))];
+        }
+        if may_create && not_owned.is_empty() {
+            return Vec::new();
+        }
+        let mut lacks = Vec::new();
+        if !may_create {
+            lacks.push("it lacks CREATE on the database".to_owned());
+        }
+        if let Some(table) = not_owned.first() {
+            lacks.push(format!("it does not own {} of the tables, for example {}", not_owned.len(), table.name()));
+        }
+        let mut grants = format!("GRANT CREATE ON DATABASE {} TO {user}", quote_identifier(&config.database));
+        let owners: BTreeSet<&str> = not_owned.iter().map(|table| table.owner.as_str()).collect();
+        for owner in owners {
+            grants.push_str(&format!("; GRANT {} TO {user}", quote_identifier(owner)));
+        }
+        return vec![Problem::new(
+            ProblemKind::Privilege,
+            subject,
+            format!("does not exist, and user `{}` may not create it: {}", config.user, lacks.join(" and ")),
+            format!("as a superuser run: {create}; or let lakeward manage it: {grants}"),
+        )];
+    };
+    let mut problems = Vec::new();
+    let mut setting = |finding: String, remedy: String| {
+        problems.push(Problem::new(ProblemKind::Setting, subject.clone(), finding, remedy));
+    };
+    if !publication.operations {
+        setting(
+            "does not publish all of insert, update, delete and truncate".into(),
+            format!("ALTER PUBLICATION {name} SET (publish = 'insert, update, delete, truncate')"),
+        );
+    }
+    if !publication.via_root && tables.iter().any(|table| table.kind == "p") {
+        setting(
+            "publishes partitions under their own names".into(),
+            format!("ALTER PUBLICATION {name} SET (publish_via_partition_root = true)"),
+        );
+    }
+    let filtered: BTreeSet<TableName> = publication
+        .members
+        .iter()
+        .chain(&publication.published)
+        .filter(|member| member.filtered)
+        .map(Member::name)
+        .collect();
+    let wanted: BTreeSet<TableName> = tables.iter().map(|table| table.name()).collect();
+    for table in filtered.intersection(&wanted) {
+        let quoted = format!("{}.{}", quote_identifier(&table.schema), quote_identifier(&table.table));
+        setting(
+            format!("publishes a part of table {table} only: it has a row filter or a column list"),
+            format!("ALTER PUBLICATION {name} DROP TABLE {quoted}; ALTER PUBLICATION {name} ADD TABLE {quoted}"),
+        );
+    }
+    if publication.alterable(config) {
+        let current: BTreeSet<TableName> = publication.members.iter().map(Member::name).collect();
+        let not_owned: Vec<&&CatalogTable> =
+            tables.iter().filter(|table| !table.owned && !current.contains(&table.name())).collect();
+        if !not_owned.is_empty() {
+            let clauses: Vec<String> = not_owned.iter().map(|table| member_clause(table)).collect();
+            problems.push(Problem::new(
+                ProblemKind::Privilege,
+                subject,
+                format!(
+                    "user `{}` may not add tables that it does not own, for example {}",
+                    config.user,
+                    not_owned[0].name()
+                ),
+                format!("as a superuser run: ALTER PUBLICATION {name} ADD TABLE {}", clauses.join(", ")),
+            ));
+        }
+    } else {
+        let published: BTreeSet<TableName> = publication.published.iter().map(Member::name).collect();
+        let missing: Vec<&&CatalogTable> = tables.iter().filter(|table| !published.contains(&table.name())).collect();
+        if !missing.is_empty() {
+            let clauses: Vec<String> = missing.iter().map(|table| member_clause(table)).collect();
+            setting(
+                format!("does not publish {} of the selected tables", missing.len()),
+                format!(
+                    "as its owner run: ALTER PUBLICATION {name} ADD TABLE {}; or leave the tables out of `tables`",
+                    clauses.join(", ")
+                ),
+            );
+        }
+    }
+    problems
+}
+
+/// Makes the publication hold exactly `tables` where it is lakeward's own; checks it otherwise.
+pub async fn ensure(
+    connection: &mut PgConnection,
+    config: &SourceConfig,
+    tables: &[CatalogTable],
+    durable: Option<u64>,
+) -> Result<(), Error> {
+    if let Some(table) = tables.iter().find(|table| !table.has_identity()) {
+        return Err(Error::Table {
+            table: table.name().to_string(),
+            finding: "it has no usable replica identity; publishing it would make the application's UPDATE and DELETE \
+                      fail"
+                .into(),
+            position: "its present definition".into(),
+            remedy: identity_remedy(table),
+        });
+    }
+    let wanted: Vec<&CatalogTable> = tables.iter().collect();
+    let publication = find(connection, &config.publication).await?;
+    if let (None, Some(durable)) = (&publication, durable) {
+        // Changes made while it was missing were not decoded, and a new one does not bring them back.
+        return Err(Error::PositionLost {
+            position: Position::Lsn(durable),
+            cause: format!(
+                "publication `{}` was dropped, and changes made without it are not in the stream",
+                config.publication
+            ),
+        });
+    }
+    let may_create = may_create(connection).await?;
+    if let Some(problem) = problems(config, publication.as_ref(), &wanted, may_create).into_iter().next() {
+        return Err(as_error(problem));
+    }
+    let statements = match &publication {
+        None => vec![create_statement(config, &wanted)],
+        Some(publication) if publication.alterable(config) => publication.statements(config, &wanted),
+        Some(_) => Vec::new(),
+    };
+    if statements.is_empty() {
+        return Ok(());
+    }
+    let failed = |statement: &str, error: sqlx::Error| query_error(statement, &error);
+    let mut transaction = connection.begin().await.map_err(|error| failed("BEGIN", error))?;
+    // It locks each table for a moment, and whoever queues behind it must not wait long.
+    for statement in ["SET LOCAL lock_timeout = '5s'", "SET LOCAL statement_timeout = '30s'"] {
+        sqlx::query(statement).execute(&mut *transaction).await.map_err(|error| failed(statement, error))?;
+    }
+    for statement in &statements {
+        sqlx::query(AssertSqlSafe(statement.clone()))
+            .execute(&mut *transaction)
+            .await
+            .map_err(|error| failed(statement, error))?;
+    }
+    transaction.commit().await.map_err(|error| failed("COMMIT", error))?;
+    for statement in &statements {
+        info!(source = config.name, statement, "changed the publication");
+    }
+    Ok(())
+}
+
+pub async fn may_create(connection: &mut PgConnection) -> Result<bool, Error> {
+    sqlx::query_scalar("SELECT has_database_privilege(current_database(), 'CREATE')")
+        .fetch_one(connection)
+        .await
+        .map_err(|error| query_error("reading privileges", &error))
+}
+
+pub fn identity_remedy(table: &CatalogTable) -> String {
+    let quoted = format!("{}.{}", quote_identifier(&table.schema), quote_identifier(&table.table));
+    if table.generated_identity {
+        return format!("give it a primary key and run: ALTER TABLE {quoted} REPLICA IDENTITY DEFAULT");
+    }
+    if table.kind == "p" {
+        return format!("give {quoted} a primary key and leave it and its partitions at REPLICA IDENTITY DEFAULT");
+    }
+    format!(
+        "add a primary key; or run: ALTER TABLE {quoted} REPLICA IDENTITY USING INDEX <a unique index over NOT NULL \
+         columns>; or: ALTER TABLE {quoted} REPLICA IDENTITY FULL, with `key` in the table's contract"
+    )
+}
+
+fn as_error(problem: Problem) -> Error {
+    match problem.kind {
+        ProblemKind::Privilege => {
+            Error::Privilege { need: format!("{}: {}", problem.subject, problem.finding), remedy: problem.remedy }
+        }
+        _ => Error::Setting { subject: problem.subject, finding: problem.finding, remedy: problem.remedy },
+    }
+}

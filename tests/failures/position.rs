@@ -1,0 +1,163 @@
+//! Lost positions: never a gap, and the README's way back ("When a position is lost").
+
+use super::*;
+
+on_every_kind!(a_server_with_another_history_is_refused);
+
+const README: &str = "When a position is lost";
+
+async fn purged(kind: Kind) {
+    let Some(server) = OwnServer::start(kind, "purged", &[]) else { return };
+    let Some(mut case) = Case::on(&server, "purged").await else { return };
+    case.lakeward.catch_up();
+    case.change(10).await;
+    case.lakeward.catch_up();
+    let before = contents(&case.lake());
+
+    case.change(11).await;
+    case.session.run("FLUSH BINARY LOGS").await;
+    let status = if kind == Kind::MySql { "SHOW BINARY LOG STATUS" } else { "SHOW MASTER STATUS" };
+    let newest = case.session.value(status).await.expect("a binlog");
+    // MariaDB keeps a log for recovery until its checkpoint, a moment later, and says nothing.
+    while case.session.value("SHOW BINARY LOGS").await.as_ref() != Some(&newest) {
+        case.session.run(&format!("PURGE BINARY LOGS TO '{newest}'")).await;
+    }
+    case.change(12).await;
+
+    every_run_says(&case.lakeward, 10, &["is no longer available at the source", "purged", README]);
+    assert_eq!(contents(&case.lake()), before, "the lake was touched");
+
+    case.forget_the_source().await;
+    case.lakeward.catch_up();
+    case.change(13).await;
+    case.lakeward.catch_up();
+    case.assert_equal(&BOTH);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purged_binlog_is_told_and_the_readme_leads_back_mariadb() {
+    purged(Kind::MariaDb).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purged_binlog_is_told_and_the_readme_leads_back_mysql() {
+    purged(Kind::MySql).await;
+}
+
+/// Loaded, then `harm` done with changes before and after, then refused, then led back.
+async fn postgres_position_lost(case: &mut Case, harm: &str, texts: &[&str]) {
+    case.lakeward.catch_up();
+    case.change(10).await;
+    case.lakeward.catch_up();
+    let before = contents(&case.lake());
+    let mut admin = case.database.admin().await;
+    let slots = format!(
+        "SELECT coalesce(string_agg(confirmed_flush_lsn::text, ','), 'none') FROM pg_replication_slots
+         WHERE database = '{}'",
+        case.database.name
+    );
+
+    case.change(11).await;
+    admin.run(harm).await;
+    case.change(12).await;
+    let slots_before = admin.value(&slots).await;
+
+    every_run_says(&case.lakeward, 10, &[texts, &[README]].concat());
+    assert_eq!(contents(&case.lake()), before, "the lake was touched");
+    assert_eq!(admin.value(&slots).await, slots_before, "a slot was made or moved");
+
+    case.forget_the_source().await;
+    case.lakeward.catch_up();
+    case.change(13).await;
+    case.lakeward.catch_up();
+    case.assert_equal(&BOTH);
+}
+
+/// R-12
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_slot_is_told_and_never_made_again_by_itself() {
+    let Some(mut case) = Case::new(Kind::Postgres, "dropped").await else { return };
+    let slot = case.database.name.clone();
+    let harm = format!("SELECT pg_drop_replication_slot('{slot}')");
+    let text = format!("replication slot `{slot}` does not exist any more");
+    postgres_position_lost(&mut case, &harm, &[&text]).await;
+    case.database.drop().await;
+}
+
+/// R-11
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_advanced_by_somebody_else_is_told() {
+    let Some(mut case) = Case::new(Kind::Postgres, "advanced").await else { return };
+    let slot = case.database.name.clone();
+    // A slot does not go where the log is not on disk yet.
+    case.session.run("SET synchronous_commit = on").await;
+    let harm = format!("SELECT pg_replication_slot_advance('{slot}', pg_current_wal_lsn())");
+    let text = format!("replication slot `{slot}` was advanced to");
+    postgres_position_lost(&mut case, &harm, &[&text]).await;
+    case.database.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_publication_is_told() {
+    let Some(mut case) = Case::new(Kind::Postgres, "unpublished").await else { return };
+    postgres_position_lost(&mut case, "DROP PUBLICATION lakeward_src", &["publication `lakeward_src` was dropped"])
+        .await;
+    case.database.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_the_server_gave_up_is_told() {
+    let Some(server) = OwnServer::start(Kind::Postgres, "givenup", &["max_slot_wal_keep_size = '1MB'"]) else {
+        return;
+    };
+    let Some(mut case) = Case::on(&server, "givenup").await else { return };
+    case.lakeward.catch_up();
+    let before = contents(&case.lake());
+    let mut admin = case.database.admin().await;
+    for number in 10..14 {
+        case.change(number).await;
+        admin.run("SELECT pg_switch_wal()").await;
+    }
+    admin.run("CHECKPOINT").await;
+    let slot = &case.database.name;
+    let status = admin.value(&format!("SELECT wal_status FROM pg_replication_slots WHERE slot_name = '{slot}'")).await;
+    assert_eq!(status.as_deref(), Some("lost"));
+
+    let text = format!("replication slot `{slot}` was invalidated");
+    every_command_says(&case.lakeward, 10, &[&text, README]);
+    assert_eq!(contents(&case.lake()), before, "the lake was touched");
+    case.forget_the_source().await;
+    case.lakeward.catch_up();
+    case.assert_equal(&BOTH);
+}
+
+/// A restore or a failover to a server that knows nothing of ours. MariaDB's log is told by its numbers only: a server
+/// of the same ids that has counted further can't be told from ours (README, "Limits known today").
+async fn a_server_with_another_history_is_refused(kind: Kind) {
+    let Some(server) = OwnServer::start(kind, "history", &[]) else { return };
+    let Some(mut case) = Case::on(&server, "history").await else { return };
+    for number in 10..30 {
+        case.change(number).await;
+    }
+    case.lakeward.catch_up();
+    let before = contents(&case.lake());
+
+    server.replace();
+    // The same names as before: only the history differs.
+    let fresh = Database::create_as(kind, server.port, case.database.name.clone()).await;
+    case.session = fresh.session().await;
+    case.session
+        .run(
+            "CREATE TABLE bookings (id INT PRIMARY KEY, guest VARCHAR(80), price DECIMAL(12,2));
+             CREATE TABLE coupons (code VARCHAR(20) PRIMARY KEY, discount DOUBLE PRECISION)",
+        )
+        .await;
+    every_run_says(&case.lakeward, 10, &[README]);
+    assert_eq!(contents(&case.lake()), before, "the lake was touched");
+
+    case.forget_the_source().await;
+    case.lakeward.catch_up();
+    case.change(31).await;
+    case.lakeward.catch_up();
+    case.assert_equal(&BOTH);
+}

@@ -1,0 +1,54 @@
+//! What the integration tests share: the servers of this run, the independent reader, the daemon as a process.
+//!
+//! `scripts/with-servers.sh` starts the servers and says where they are by LAKEWARD_TEST_*; a test whose server is missing says
+//! `SKIPPED` on stderr and passes.
+#![allow(dead_code)] // each test binary uses its part
+
+pub mod daemon;
+pub mod load;
+pub mod oracle;
+pub mod server;
+pub mod source;
+
+use std::path::{Path, PathBuf};
+
+/// A variable of the test run, or a loud line.
+pub fn setting(name: &str) -> Option<String> {
+    let value = std::env::var(name).ok().filter(|value| !value.is_empty());
+    if value.is_none() {
+        eprintln!("SKIPPED: {name} is not set; run the tests by `make test`");
+    }
+    value
+}
+
+/// The project's folder.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A new folder for one test, kept when the test fails so that it can be looked at.
+pub struct Scratch {
+    path: PathBuf,
+}
+
+impl Scratch {
+    pub fn new(test: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("lakeward-{test}-{}", uuid::Uuid::new_v4().simple()));
+        std::fs::create_dir_all(&path).expect("a temporary folder");
+        Self { path }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("kept for inspection: {}", self.path.display());
+        } else {
+            let _ = std::fs::remove_dir_all(&self.path);
+        }
+    }
+}
