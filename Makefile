@@ -14,7 +14,7 @@ test: ## all tests, on real servers (ARGS="name" runs some)
 	@scripts/with-servers.sh cargo test --no-fail-fast $(ARGS)
 
 test-quick: ## unit tests only: no servers, seconds
-	cargo test --lib --bins
+	cargo test --lib
 
 bench: ## end-to-end measurements, release build
 	@scripts/setup.sh --test

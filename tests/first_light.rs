@@ -5,6 +5,7 @@ mod support;
 use support::Scratch;
 use support::daemon::Lakeward;
 use support::oracle::{Oracle, S3};
+use support::server::OwnServer;
 use support::source::{Database, Kind, Session};
 
 /// config.toml with one source and a lake below `folder` or on S3.
@@ -98,7 +99,8 @@ async fn first_light(kind: Kind) {
     let before = lakeward.tables();
     lakeward.catch_up();
     let versions = |tables: &serde_json::Value| {
-        tables.as_array().map(|tables| tables.iter().map(|table| table["version"].clone()).collect::<Vec<_>>())
+        let tables = tables.as_array().expect("a list of tables");
+        tables.iter().map(|table| table["version"].clone()).collect::<Vec<_>>()
     };
     assert_eq!(versions(&before), versions(&lakeward.tables()));
 
@@ -135,6 +137,33 @@ async fn mysql_tables_live_in_the_lake() {
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_tables_live_in_the_lake() {
     first_light(Kind::Postgres).await;
+}
+
+/// a log named by files and offsets; rotations without a transaction move the position too.
+#[tokio::test(flavor = "multi_thread")]
+async fn mysql_without_gtids_is_followed_by_offsets() {
+    let options = ["gtid_mode=OFF", "enforce_gtid_consistency=OFF"];
+    let Some(server) = OwnServer::start(Kind::MySql, "offsets", &options) else { return };
+    let Some(mut oracle) = Oracle::start(None) else { return };
+    let database = Database::create_on(Kind::MySql, server.port, "offsets").await;
+    let scratch = Scratch::new("offsets");
+    let mut session = database.session().await;
+    create_tables(&mut session).await;
+    let mut lakeward = lakeward(&scratch, &config(&database, "lake", ""));
+    lakeward.catch_up();
+    assert!(lakeward.tables()[0]["position"].as_str().is_some_and(|position| position.starts_with("binlog:")));
+    change(&mut session).await;
+    lakeward.catch_up();
+    session.run("FLUSH BINARY LOGS; FLUSH BINARY LOGS").await;
+    lakeward.catch_up();
+    session.run("INSERT INTO empty_table VALUES (7, 7)").await;
+    server.stop();
+    server.start_again(&options);
+    lakeward.catch_up();
+    let tables = ["reservations", "coupons", "empty_table"].map(|table| database.table(table));
+    let tables: Vec<&str> = tables.iter().map(String::as_str).collect();
+    let lake = format!("{}/lake/src", scratch.path().display());
+    oracle.assert_equal(&database.oracle_url(), &lake, &tables);
 }
 
 fn s3(variable: &str) -> Option<S3> {

@@ -609,13 +609,19 @@ impl Reader {
         let offset = wire.u64().map_err(|fault| self.protocol("a rotation", &fault))?;
         let name = wire.rest();
         if artificial {
-            // The first one comes before the format is known, so its checksum may hang on to the name.
-            let plain = |bytes: &[u8]| bytes.iter().all(|byte| byte.is_ascii_graphic());
-            let name = if plain(name) { name } else { &name[..name.len().saturating_sub(4)] };
-            if self.file.is_empty() {
-                self.file = String::from_utf8_lossy(name).into_owned();
-                self.offset = offset;
+            // The first one comes before the format is known, so its checksum may hang on to the name. A later one names
+            // the next file where the log has no rotation of its own, after a restart of the server.
+            let numbered = |name: &[u8]| {
+                let number = name.rsplit(|byte| *byte == b'.').next().unwrap_or_default();
+                !number.is_empty() && number.iter().all(u8::is_ascii_digit)
+            };
+            let without_checksum = &name[..name.len().saturating_sub(4)];
+            if [name, without_checksum].contains(&self.file.as_bytes()) {
+                return Ok(());
             }
+            let name = if numbered(name) { name } else { without_checksum };
+            self.file = String::from_utf8_lossy(name).into_owned();
+            self.offset = offset;
             return Ok(());
         }
         self.file_boundary().await?;
