@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lakeward::lake::{FirstLoad, Lake, Table, TableChange};
-use lakeward::schema::{Column, ColumnBuilder, LakeType, Op, RowBuilder, TableName, TableRows, TableSchema};
+use lakeward::schema::{
+    Column, ColumnBuilder, LakeType, Op, Policy, RowBuilder, RowIdentity, TableName, TableRows, TableSchema,
+};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
@@ -18,8 +20,13 @@ use url::Url;
 type Model = BTreeMap<i64, (String, Option<String>)>;
 
 fn schema(partitioned: bool) -> Arc<TableSchema> {
-    let column =
-        |name: &str, lake_type, nullable| Column { name: name.into(), source_type: "test".into(), lake_type, nullable };
+    let column = |name: &str, lake_type, nullable| Column {
+        name: name.into(),
+        source_type: "test".into(),
+        lake_type,
+        nullable,
+        policy: Policy::default(),
+    };
     Arc::new(TableSchema {
         name: TableName::new("booking", "reservations"),
         columns: vec![
@@ -29,6 +36,7 @@ fn schema(partitioned: bool) -> Arc<TableSchema> {
         ],
         key: vec![0],
         partition_by: if partitioned { vec![1] } else { vec![] },
+        identity: RowIdentity::Key,
     })
 }
 
@@ -60,6 +68,7 @@ fn rows(schema: &Arc<TableSchema>, changes: &[Change]) -> TableRows {
         rows: builder.finish().expect("valid"),
         ops: changes.iter().map(|change| change.op).collect(),
         unchanged,
+        unfaithful: Vec::new(),
     }
 }
 

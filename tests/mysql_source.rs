@@ -103,7 +103,7 @@ async fn snapshot(source: &MySqlSource, table: &TableName) -> (RecordBatch, Posi
         while let Some(event) = events.recv().await {
             match event {
                 SnapshotEvent::Table { schema, position, .. } => start = Some((schema, position)),
-                SnapshotEvent::Rows(batch) => batches.push(batch),
+                SnapshotEvent::Rows { rows, .. } => batches.push(rows),
                 SnapshotEvent::TableDone => {}
             }
         }

@@ -163,7 +163,7 @@ async fn snapshot(source: &PostgresSource, names: &[TableName]) -> Result<HashMa
         while let Some(event) = events.recv().await {
             match event {
                 SnapshotEvent::Table { schema, position, .. } => open = Some((schema, position, Vec::new())),
-                SnapshotEvent::Rows(batch) => open.as_mut().expect("a table first").2.push(batch),
+                SnapshotEvent::Rows { rows, .. } => open.as_mut().expect("a table first").2.push(rows),
                 SnapshotEvent::TableDone => {
                     let (schema, position, batches) = open.take().expect("a table first");
                     let rows = concat_batches(&schema.arrow(), &batches).expect("one schema");

@@ -57,6 +57,12 @@ fn as_text(reports: &[TableReport]) -> String {
             text.push_str(&format!("\n{} {}: {error}", report.source, report.table));
         }
     }
+    for report in reports {
+        for (column, reason, count) in report.values.iter() {
+            let count = output::grouped(count);
+            text.push_str(&format!("\n{} {}: column `{column}`: {count} × {reason}", report.source, report.table));
+        }
+    }
     text
 }
 
@@ -87,6 +93,7 @@ mod tests {
             position: rows.map(|_| "mariadb:0-1-100".to_owned()),
             lag_seconds: rows.map(|_| 3.04),
             error: error.map(str::to_owned),
+            values: Default::default(),
         };
         let reports = [
             report("booking.coupons", "streaming", Some(1_234_567), None),

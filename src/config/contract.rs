@@ -1,5 +1,30 @@
 //! Table contracts: what the team states about a table that the database can't say.
 
+use std::collections::BTreeMap;
+
+/// What becomes of a column's values that its lake type cannot hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ValuePolicy {
+    /// NULL stands in the lake, the value is counted. Text with broken characters keeps the rest of it, with U+FFFD for
+    /// each broken one.
+    #[default]
+    Null,
+    /// The column is text in the lake and holds the source's own words, so that every value is faithful.
+    String,
+    /// The table stops at that row.
+    Fail,
+}
+
+/// How a table is captured that neither the source nor `key` gives a key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WithoutKey {
+    /// As a multiset of whole rows.
+    #[default]
+    WholeRow,
+    /// Rows are only ever added.
+    Append,
+}
+
 /// One `schemas/*.toml`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Contract {
@@ -13,6 +38,21 @@ pub struct Contract {
     pub exclude: Vec<String>,
     pub owners: Vec<String>,
     pub description: Option<String>,
+    /// Column to Delta type, in the contract's spelling; whether the source's type can become it, the source says.
+    pub types: BTreeMap<String, String>,
+    /// MySQL's `tinyint(1)` columns are booleans.
+    pub tinyint1_is_bool: bool,
+    /// For columns that `value_policies` does not name.
+    pub value_policy: ValuePolicy,
+    pub value_policies: BTreeMap<String, ValuePolicy>,
+    pub without_key: WithoutKey,
+}
+
+impl Contract {
+    /// The policy for values of this column that its lake type cannot hold.
+    pub fn value_policy_of(&self, column: &str) -> ValuePolicy {
+        self.value_policies.get(column).copied().unwrap_or(self.value_policy)
+    }
 }
 
 /// All contracts of a configuration.

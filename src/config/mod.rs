@@ -15,7 +15,7 @@ mod selection;
 #[cfg(test)]
 mod tests;
 
-pub use contract::{Contract, Contracts};
+pub use contract::{Contract, Contracts, ValuePolicy, WithoutKey};
 pub(crate) use load::lake_url;
 pub use problem::{ConfigError, ConfigProblem};
 pub(crate) use read_source::read_password_file;

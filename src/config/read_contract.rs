@@ -1,15 +1,18 @@
 //! Reads the contracts of a folder, one `*.toml` per table.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use super::Contract;
 use super::load::{parse, read_text};
 use super::problem::nearest;
 use super::reader::{Findings, Source, TableReader};
+use super::{Contract, ValuePolicy, WithoutKey};
 
 const TABLE: &str = "database.table or schema.table";
 const COLUMNS: &str = "an array of column names";
+const TYPE: &str = "a Delta type such as \"decimal(20,4)\"";
+const POLICY: &str = "\"null\", \"string\" or \"fail\"";
+const WITHOUT_KEY: &str = "\"whole_row\" or \"append\"";
 const OWNERS: &str = "an array of names or addresses";
 
 /// A contract and where its table is named.
@@ -81,6 +84,31 @@ fn read_contract(root: &TableReader, sources: &[&str]) -> Option<(Contract, Opti
     }
     let owners = root.texts("owners", OWNERS).map(|owners| owners.value).unwrap_or_default();
     let description = root.text("description", "a sentence").map(|description| description.value);
+    let types =
+        root.table("types").map(|types| column_texts(&types, TYPE, |text| Some(text.to_owned()))).unwrap_or_default();
+    let tinyint1_is_bool = root.text("tinyint1", "\"bool\" or \"byte\"").is_some_and(|found| {
+        if !matches!(found.value.as_str(), "bool" | "byte") {
+            root.problem("tinyint1", format!("is `{}`", found.value), "\"bool\" or \"byte\"");
+        }
+        found.value == "bool"
+    });
+    let value_policy = root.text("value_policy", POLICY).map_or(ValuePolicy::default(), |found| {
+        policy(&found.value).unwrap_or_else(|| {
+            root.problem("value_policy", format!("is `{}`", found.value), POLICY);
+            ValuePolicy::default()
+        })
+    });
+    let value_policies =
+        root.table("value_policies").map(|policies| column_texts(&policies, POLICY, policy)).unwrap_or_default();
+    let without_key =
+        root.text("without_key", WITHOUT_KEY).map_or(WithoutKey::default(), |found| match found.value.as_str() {
+            "whole_row" => WithoutKey::WholeRow,
+            "append" => WithoutKey::Append,
+            other => {
+                root.problem("without_key", format!("is `{other}`"), WITHOUT_KEY);
+                WithoutKey::default()
+            }
+        });
     root.finish();
     let table = table?;
     let contract = Contract {
@@ -91,6 +119,11 @@ fn read_contract(root: &TableReader, sources: &[&str]) -> Option<(Contract, Opti
         exclude,
         owners,
         description,
+        types,
+        tinyint1_is_bool,
+        value_policy,
+        value_policies,
+        without_key,
     };
     Some((contract, table.line))
 }
@@ -100,6 +133,27 @@ fn columns(root: &TableReader, key: &'static str) -> Vec<String> {
     for (index, column) in columns.iter().enumerate() {
         if columns[..index].contains(column) {
             root.problem(key, format!("names `{column}` twice"), COLUMNS);
+        }
+    }
+    columns
+}
+
+fn policy(text: &str) -> Option<ValuePolicy> {
+    match text {
+        "null" => Some(ValuePolicy::Null),
+        "string" => Some(ValuePolicy::String),
+        "fail" => Some(ValuePolicy::Fail),
+        _ => None,
+    }
+}
+
+/// A table whose keys are columns; each value is a text that `read` understands.
+fn column_texts<T>(table: &TableReader, expected: &str, read: impl Fn(&str) -> Option<T>) -> BTreeMap<String, T> {
+    let mut columns = BTreeMap::new();
+    for column in table.keys() {
+        match table.any_text(column).as_deref().map(&read) {
+            Some(Some(value)) => drop(columns.insert(column.to_owned(), value)),
+            _ => table.problem(column, "is something else", expected),
         }
     }
     columns

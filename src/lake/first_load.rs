@@ -47,6 +47,10 @@ impl FirstLoad {
         &self.schema.name
     }
 
+    pub fn schema(&self) -> &TableSchema {
+        &self.schema
+    }
+
     pub fn rows(&self) -> u64 {
         self.rows
     }
@@ -80,7 +84,10 @@ impl FirstLoad {
         let actions: Vec<Action> = files.into_iter().map(|file| Action::Add(file.add)).collect();
         let partition_columns: Vec<&str> =
             self.schema.partition_by.iter().map(|&index| self.schema.columns[index].name.as_str()).collect();
-        let configuration = HashMap::from([("delta.enableDeletionVectors", "true")]);
+        let mut configuration = HashMap::from([("delta.enableDeletionVectors", "true")]);
+        configuration.extend(
+            delta_schema::row_identity(self.schema.identity).map(|identity| (delta_schema::ROW_IDENTITY, identity)),
+        );
         let protocol = json!({"protocol": {
             "minReaderVersion": 3,
             "minWriterVersion": 7,

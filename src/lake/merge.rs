@@ -154,7 +154,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::schema::{Column, ColumnBuilder, LakeType, RowBuilder, TableName, TableSchema};
+    use crate::schema::{Column, ColumnBuilder, LakeType, Policy, RowBuilder, RowIdentity, TableName, TableSchema};
 
     fn schema() -> Arc<TableSchema> {
         let column = |name: &str, lake_type, nullable| Column {
@@ -162,12 +162,14 @@ mod tests {
             source_type: String::new(),
             lake_type,
             nullable,
+            policy: Policy::default(),
         };
         Arc::new(TableSchema {
             name: TableName::new("public", "points"),
             columns: vec![column("id", LakeType::Long, false), column("note", LakeType::Long, true)],
             key: vec![0],
             partition_by: vec![],
+            identity: RowIdentity::Key,
         })
     }
 
@@ -190,6 +192,7 @@ mod tests {
             rows: builder.finish().expect("valid"),
             ops: changes.iter().map(|(op, ..)| *op).collect(),
             unchanged,
+            unfaithful: Vec::new(),
         })
     }
 

@@ -587,7 +587,9 @@ async fn load(
         .ok()
         .and_then(|value| value["schemaString"].as_str().map(str::to_owned))
         .ok_or_else(|| table_error("its metadata has no schema".to_owned()))?;
-    let schema = delta_schema::decode(name, &schema_string, metadata.partition_columns()).map_err(table_error)?;
+    let identity = metadata.configuration().get(delta_schema::ROW_IDENTITY).map(String::as_str);
+    let schema =
+        delta_schema::decode(name, &schema_string, metadata.partition_columns(), identity).map_err(table_error)?;
     #[allow(deprecated)] // the successor works on Arrow columns and has no way back to an action
     let adds: Vec<Add> = state.log_data().iter().map(|file| file.add_action()).collect();
     Ok(Some(Loaded { version, note, schema, adds }))

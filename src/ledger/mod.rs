@@ -21,6 +21,7 @@ use chrono::{DateTime, Utc};
 use object_store::ObjectStore;
 use serde::{Deserialize, Serialize};
 
+use crate::schema::ValueCounts;
 use series::{Put, Series};
 
 /// The only format so far; a reader refuses others.
@@ -82,6 +83,9 @@ pub struct Entry {
     pub written_at: DateTime<Utc>,
     /// By `database.table` or `schema.table`.
     pub tables: BTreeMap<String, TableState>,
+    /// By table: values without a faithful lake form that were met since the table was loaded, the load included.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub values: BTreeMap<String, ValueCounts>,
 }
 
 /// A source's position series, open for appending.
@@ -132,6 +136,7 @@ impl Entry {
             fresh_until: None,
             written_at: Utc::now(),
             tables: BTreeMap::new(),
+            values: BTreeMap::new(),
         }
     }
 }

@@ -14,7 +14,7 @@ use super::Error;
 use super::batch::Batch;
 use crate::lake::{self, Applied, Table, TableChange};
 use crate::ledger::{Entry, Ledger, TableState};
-use crate::schema::TableName;
+use crate::schema::{TableName, ValueCounts};
 use crate::source;
 
 /// Tables written at the same time.
@@ -37,10 +37,36 @@ pub struct TableTotals {
     pub rows: u64,
 }
 
+/// The values of a batch that have no faithful lake form, by table.
+fn value_counts(changes: &HashMap<TableName, Vec<TableChange>>) -> Vec<(TableName, ValueCounts)> {
+    let mut found = Vec::new();
+    for (name, changes) in changes {
+        let mut counts = ValueCounts::default();
+        for change in changes {
+            if let TableChange::Rows(rows) = change {
+                counts.add(&rows.schema, &rows.unfaithful);
+            }
+        }
+        if !counts.is_empty() {
+            found.push((name.clone(), counts));
+        }
+    }
+    found
+}
+
+/// Adds to the ledger's counters, and says so: no value is replaced unseen.
+pub fn note_values(entry: &mut Entry, source: &str, table: &TableName, counts: &ValueCounts) {
+    for (column, reason, count) in counts.iter() {
+        tracing::warn!(source, %table, column, count, %reason, "values without a faithful form in the lake; see docs/types.md");
+    }
+    entry.values.entry(table.to_string()).or_default().merge(counts);
+}
+
 impl Committer {
     /// Commits the batch and writes the ledger. `stopped` leave the stream with this batch.
     pub async fn commit(&mut self, batch: Batch, stopped: BTreeMap<TableName, source::Error>) -> Result<(), Error> {
         let position = batch.position.as_ref().map_or_else(|| self.entry.position.clone(), ToString::to_string);
+        let values = value_counts(&batch.tables);
         let mut failed = self.commit_tables(batch.tables, &position).await?;
         failed.extend(stopped.into_iter().map(|(table, error)| (table, error.to_string())));
         // Those that failed do not hold this batch; where exactly they stand, their own last commit says.
@@ -50,6 +76,11 @@ impl Committer {
             self.tables.remove(&table);
             let state = TableState::Stopped { reason, position: before.clone() };
             self.entry.tables.insert(table.to_string(), state);
+        }
+        for (table, counts) in values {
+            if self.tables.contains_key(&table) {
+                note_values(&mut self.entry, &self.source, &table, &counts);
+            }
         }
         self.rows += batch.rows;
         self.transactions += batch.transactions;

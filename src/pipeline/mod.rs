@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, DatabaseKind, SourceConfig};
 use crate::lake::{self, Lake};
 use crate::ledger::{Holder, Ledger, TableState};
-use crate::schema::TableName;
+use crate::schema::{TableName, ValueCounts};
 use crate::source::mysql::MySqlSource;
 use crate::source::postgres::PostgresSource;
 use source_run::SourceRun;
@@ -80,6 +80,9 @@ pub struct TableReport {
     /// Age of the newest moment up to which everything committed at the source is in the table.
     pub lag_seconds: Option<f64>,
     pub error: Option<String>,
+    /// Values without a faithful lake form since the table was loaded: by column, by reason.
+    #[serde(skip_serializing_if = "ValueCounts::is_empty")]
+    pub values: ValueCounts,
 }
 
 fn error_text<W: serde::Serializer>(error: &Option<Arc<Error>>, serializer: W) -> Result<W::Ok, W::Error> {
@@ -168,6 +171,7 @@ pub async fn tables(config: &Config) -> Result<Vec<TableReport>, Error> {
                 position: Some(position),
                 lag_seconds,
                 error,
+                values: entry.values.get(table).cloned().unwrap_or_default(),
             });
         }
     }
@@ -184,5 +188,6 @@ fn not_loaded(source: &str, pattern: &str) -> TableReport {
         position: None,
         lag_seconds: None,
         error: None,
+        values: ValueCounts::default(),
     }
 }

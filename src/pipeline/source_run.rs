@@ -15,13 +15,13 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::Gatherer;
-use super::commit::Committer;
+use super::commit::{Committer, note_values};
 use super::{Error, RunOptions, SourceSummary, TableSummary};
 use crate::config::{Commit, Config};
 use crate::lake::{Lake, Table};
 use crate::ledger::{self, Entry, Holder, Lease, Ledger, TableState};
-use crate::schema::{TableName, TableSchema};
-use crate::snapshot;
+use crate::schema::{RowIdentity, TableName, TableSchema, ValueCounts};
+use crate::snapshot::{self, Loaded};
 use crate::source::{CollectorLimits, Event, Position, ProblemKind, Source, StreamRequest, TableStart};
 
 /// Events between the reader and the gatherer; each is a batch of rows or smaller.
@@ -269,7 +269,12 @@ impl<S: Source> SourceRun<S> {
             ledger.append(&entry).await?;
         }
         let mut from = from;
-        for table in self.load_missing(missing, &from, &mut states).await? {
+        for Loaded { table, values } in self.load_missing(missing, &from, &mut states).await? {
+            // A table loaded anew starts its counters anew.
+            entry.values.remove(&table.name().to_string());
+            if !values.is_empty() {
+                note_values(&mut entry, &self.name, table.name(), &values);
+            }
             // A log may run ahead of what snapshots see. Tables that have more than `from` skip it by themselves.
             let loaded = parse_position(table.position())?;
             if !loaded.covers(&from) && from.covers(&loaded) {
@@ -284,7 +289,15 @@ impl<S: Source> SourceRun<S> {
         for (name, table) in &open {
             states.insert(name.to_string(), TableState::Streaming);
             let position = parse_position(table.position())?;
-            starts.insert(name.clone(), TableStart { schema: table.schema().clone(), position });
+            // The lake does not keep the value policies: they are the contract's of today.
+            let policies = discovered.iter().find(|schema| schema.name == *name);
+            let mut schema = TableSchema::clone(table.schema());
+            for column in &mut schema.columns {
+                let declared =
+                    policies.and_then(|schema| schema.columns.iter().find(|other| other.name == column.name));
+                column.policy = declared.map(|declared| declared.policy).unwrap_or_default();
+            }
+            starts.insert(name.clone(), TableStart { schema: Arc::new(schema), position });
         }
         entry.tables = states;
         entry.written_at = chrono::Utc::now();
@@ -336,7 +349,7 @@ impl<S: Source> SourceRun<S> {
         mut missing: Vec<TableName>,
         from: &Position,
         states: &mut BTreeMap<String, TableState>,
-    ) -> Result<Vec<Table>, Error> {
+    ) -> Result<Vec<Loaded>, Error> {
         let mut loaded = Vec::new();
         loop {
             let error = match snapshot::first_load(&self.source, &self.name, &self.lake, &missing).await {
@@ -363,7 +376,7 @@ impl<S: Source> SourceRun<S> {
             let mut still_missing = Vec::new();
             for name in missing {
                 match Table::open(&self.lake, &self.name, &name).await? {
-                    Some(table) => loaded.push(table),
+                    Some(table) => loaded.push(Loaded { table, values: ValueCounts::default() }),
                     None => still_missing.push(name),
                 }
             }
@@ -395,7 +408,7 @@ impl<S: Source> SourceRun<S> {
     async fn discover(&self) -> Result<Vec<TableSchema>, Error> {
         let mut schemas = self.source.discover().await?;
         schemas.retain(|schema| {
-            let has_key = !schema.key.is_empty();
+            let has_key = schema.identity == RowIdentity::Key && !schema.key.is_empty();
             if !has_key {
                 tracing::error!(source = self.name, table = %schema.name,
                     "not captured: it has no key; add a primary key, or `key` to its contract");

@@ -6,13 +6,15 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float32Builder, Float64Builder,
-    Int8Builder, Int16Builder, Int32Builder, Int64Builder, RecordBatch, RecordBatchOptions, StringBuilder,
-    TimestampMicrosecondBuilder,
+    Array, ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float32Builder, Float64Builder,
+    Int8Builder, Int16Builder, Int32Builder, Int64Builder, ListArray, RecordBatch, RecordBatchOptions, StringBuilder,
+    StructArray, TimestampMicrosecondBuilder,
 };
-use arrow::datatypes::SchemaRef;
+use arrow::buffer::{NullBuffer, OffsetBuffer};
+use arrow::datatypes::{Field, SchemaRef};
 
-use super::{LakeType, TableSchema};
+use super::lake_type::{ELEMENT_FIELD, geometry_fields};
+use super::{LakeType, Reason, TableSchema, Unfaithful};
 
 /// The builder of one column, typed by the column's [`LakeType`].
 #[derive(Debug)]
@@ -30,6 +32,76 @@ pub enum ColumnBuilder {
     Date(Date32Builder),
     /// Both [`LakeType::Timestamp`] and [`LakeType::TimestampNtz`].
     Timestamp(TimestampMicrosecondBuilder),
+    Array(Box<ListColumn>),
+    Geometry(GeometryColumn),
+}
+
+/// Lists: append the elements to [`ListColumn::elements`], then close each list with [`ListColumn::end`].
+#[derive(Debug)]
+pub struct ListColumn {
+    pub elements: ColumnBuilder,
+    element: LakeType,
+    ends: Vec<i32>,
+    valid: Vec<bool>,
+}
+
+impl ListColumn {
+    fn new(element: LakeType) -> Self {
+        Self { elements: ColumnBuilder::new(element), element, ends: vec![0], valid: Vec::new() }
+    }
+
+    /// Closes a list (or, with `valid` false, a NULL): what was appended since the last call is in it. `false` when all
+    /// lists together hold more than 2^31 elements, and nothing was closed.
+    #[must_use]
+    pub fn end(&mut self, valid: bool) -> bool {
+        let Ok(end) = i32::try_from(self.elements.len()) else { return false };
+        self.ends.push(end);
+        self.valid.push(valid);
+        true
+    }
+
+    fn finish(&mut self) -> ArrayRef {
+        let ends = std::mem::replace(&mut self.ends, vec![0]);
+        let valid = std::mem::take(&mut self.valid);
+        let field = Arc::new(Field::new(ELEMENT_FIELD, self.element.arrow(), true));
+        let elements = self.elements.finish();
+        let mut offsets = ends;
+        // Elements of a list that was never closed belong to no row.
+        let used = offsets.last().copied().unwrap_or(0) as usize;
+        let elements = elements.slice(0, used.min(elements.len()));
+        if offsets.is_empty() {
+            offsets.push(0);
+        }
+        Arc::new(ListArray::new(field, OffsetBuffer::new(offsets.into()), elements, Some(NullBuffer::from(valid))))
+    }
+}
+
+/// Shapes: SRID and well-known binary.
+#[derive(Debug, Default)]
+pub struct GeometryColumn {
+    srid: Int32Builder,
+    wkb: BinaryBuilder,
+    valid: Vec<bool>,
+}
+
+impl GeometryColumn {
+    pub fn append_value(&mut self, srid: i32, wkb: &[u8]) {
+        self.srid.append_value(srid);
+        self.wkb.append_value(wkb);
+        self.valid.push(true);
+    }
+
+    fn append_null(&mut self) {
+        self.srid.append_null();
+        self.wkb.append_null();
+        self.valid.push(false);
+    }
+
+    fn finish(&mut self) -> ArrayRef {
+        let columns: Vec<ArrayRef> = vec![Arc::new(self.srid.finish()), Arc::new(self.wkb.finish())];
+        let valid = NullBuffer::from(std::mem::take(&mut self.valid));
+        Arc::new(StructArray::new(geometry_fields(), columns, Some(valid)))
+    }
 }
 
 impl ColumnBuilder {
@@ -49,6 +121,8 @@ impl ColumnBuilder {
             LakeType::Timestamp | LakeType::TimestampNtz => {
                 Self::Timestamp(TimestampMicrosecondBuilder::new().with_data_type(lake_type.arrow()))
             }
+            LakeType::Array(element) => Self::Array(Box::new(ListColumn::new(element.lake_type()))),
+            LakeType::Geometry => Self::Geometry(GeometryColumn::default()),
         }
     }
 
@@ -67,6 +141,8 @@ impl ColumnBuilder {
             Self::Binary(b) => b.len(),
             Self::Date(b) => b.len(),
             Self::Timestamp(b) => b.len(),
+            Self::Array(b) => b.valid.len(),
+            Self::Geometry(b) => b.valid.len(),
         }
     }
 
@@ -88,6 +164,11 @@ impl ColumnBuilder {
             Self::Binary(b) => b.append_null(),
             Self::Date(b) => b.append_null(),
             Self::Timestamp(b) => b.append_null(),
+            Self::Array(b) => {
+                b.ends.push(b.ends.last().copied().unwrap_or(0));
+                b.valid.push(false);
+            }
+            Self::Geometry(b) => b.append_null(),
         }
     }
 
@@ -105,6 +186,8 @@ impl ColumnBuilder {
             Self::Binary(b) => Arc::new(b.finish()),
             Self::Date(b) => Arc::new(b.finish()),
             Self::Timestamp(b) => Arc::new(b.finish()),
+            Self::Array(b) => b.finish(),
+            Self::Geometry(b) => b.finish(),
         }
     }
 }
@@ -126,12 +209,13 @@ pub struct RowBuilder {
     arrow: SchemaRef,
     pub columns: Vec<ColumnBuilder>,
     rows: usize,
+    unfaithful: Vec<Unfaithful>,
 }
 
 impl RowBuilder {
     pub fn new(schema: Arc<TableSchema>) -> Self {
         let columns = schema.columns.iter().map(|column| ColumnBuilder::new(column.lake_type)).collect();
-        Self { arrow: schema.arrow(), schema, columns, rows: 0 }
+        Self { arrow: schema.arrow(), schema, columns, rows: 0, unfaithful: Vec::new() }
     }
 
     pub fn schema(&self) -> &Arc<TableSchema> {
@@ -140,6 +224,16 @@ impl RowBuilder {
 
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// Notes that the open row's value of a column has no faithful lake form, and what stands there is not the source's.
+    pub fn note(&mut self, column: usize, reason: Reason) {
+        self.unfaithful.push(Unfaithful { row: self.rows as u32, column: column as u16, reason });
+    }
+
+    /// What was noted of the rows since this was last called.
+    pub fn take_unfaithful(&mut self) -> Vec<Unfaithful> {
+        std::mem::take(&mut self.unfaithful)
     }
 
     /// Closes the row whose values were just appended, one per column.
@@ -173,7 +267,7 @@ impl RowBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::{Column, TableName};
+    use crate::schema::{Column, ElementType, Policy, RowIdentity, TableName};
 
     fn schema() -> Arc<TableSchema> {
         let column = |name: &str, lake_type, nullable| Column {
@@ -181,12 +275,14 @@ mod tests {
             source_type: String::new(),
             lake_type,
             nullable,
+            policy: Policy::Null,
         };
         Arc::new(TableSchema {
             name: TableName::new("booking", "coupons"),
             columns: vec![column("id", LakeType::Long, false), column("label", LakeType::String, true)],
             key: vec![0],
             partition_by: vec![],
+            identity: RowIdentity::Key,
         })
     }
 
@@ -210,5 +306,28 @@ mod tests {
             rows.end_row().expect("both columns were appended");
             assert_eq!(rows.finish().expect("nullable where null").num_rows(), 1);
         }
+    }
+
+    #[test]
+    fn lists_and_shapes_keep_their_nulls_and_empties() {
+        let mut lists = ColumnBuilder::new(LakeType::Array(ElementType::Long));
+        for _ in 0..2 {
+            let ColumnBuilder::Array(list) = &mut lists else { panic!("a list column") };
+            let ColumnBuilder::Long(elements) = &mut list.elements else { panic!("long elements") };
+            elements.append_value(1);
+            elements.append_null();
+            assert!(list.end(true) && list.end(true));
+            lists.append_null();
+            assert_eq!(lists.len(), 3);
+            let array = lists.finish();
+            let array = array.as_any().downcast_ref::<ListArray>().expect("a list");
+            assert_eq!((array.value(0).len(), array.value(1).len(), array.is_null(2)), (2, 0, true));
+        }
+        let mut shapes = ColumnBuilder::new(LakeType::Geometry);
+        shapes.append_null();
+        let ColumnBuilder::Geometry(shape) = &mut shapes else { panic!("a shape column") };
+        shape.append_value(4326, &[1, 1]);
+        let array = shapes.finish();
+        assert_eq!((array.len(), array.is_null(0), array.is_null(1)), (2, true, false));
     }
 }

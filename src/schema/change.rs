@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 
-use super::TableSchema;
+use super::{TableSchema, Unfaithful};
 
 /// What happened to a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,9 @@ pub struct TableRows {
     /// Values that the log left out because they did not change (PostgreSQL's unchanged TOAST), as pairs of row and
     /// column, sorted; the value in `rows` is NULL there and must be taken from the row's previous state.
     pub unchanged: Vec<(u32, u16)>,
+    /// Values of these rows that have no faithful lake form, in the order of rows; what stands in `rows` there is what the
+    /// column's [`super::Policy`] put in their place.
+    pub unfaithful: Vec<Unfaithful>,
 }
 
 impl TableRows {
@@ -41,6 +44,7 @@ impl TableRows {
             return if row == 0 { (None, whole) } else { (whole, None) };
         }
         let tail_unchanged = self.unchanged.partition_point(|(unchanged_row, _)| (*unchanged_row as usize) < row);
+        let tail_unfaithful = self.unfaithful.partition_point(|value| (value.row as usize) < row);
         let tail = Self {
             schema: self.schema.clone(),
             rows: self.rows.slice(row, self.ops.len() - row),
@@ -50,6 +54,12 @@ impl TableRows {
                 .split_off(tail_unchanged)
                 .into_iter()
                 .map(|(unchanged_row, column)| (unchanged_row - row as u32, column))
+                .collect(),
+            unfaithful: self
+                .unfaithful
+                .split_off(tail_unfaithful)
+                .into_iter()
+                .map(|value| Unfaithful { row: value.row - row as u32, ..value })
                 .collect(),
         };
         self.rows = self.rows.slice(0, row);

@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::datatypes::{DataType, Field, Fields, TimeUnit};
 
-/// A Delta primitive type (Delta protocol, "Primitive Types"); the only types lakeward writes.
+/// A type of a lake column (Delta protocol, "Primitive Types", and the two nested forms that sources need); the only types
+/// lakeward writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LakeType {
     Boolean,
@@ -31,9 +33,93 @@ pub enum LakeType {
     Timestamp,
     /// Microseconds of a wall clock without a zone.
     TimestampNtz,
+    /// A list of values, each of which may be NULL.
+    Array(ElementType),
+    /// `struct<srid: integer, wkb: binary>`: a shape as OGC well-known binary, and its reference system.
+    Geometry,
+}
+
+/// What an array holds: any [`LakeType`] that is not nested itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ElementType {
+    Boolean,
+    Byte,
+    Short,
+    Integer,
+    Long,
+    Float,
+    Double,
+    Decimal { precision: u8, scale: u8 },
+    String,
+    Binary,
+    Date,
+    Timestamp,
+    TimestampNtz,
+}
+
+impl ElementType {
+    /// The type of one element on its own.
+    pub fn lake_type(self) -> LakeType {
+        match self {
+            Self::Boolean => LakeType::Boolean,
+            Self::Byte => LakeType::Byte,
+            Self::Short => LakeType::Short,
+            Self::Integer => LakeType::Integer,
+            Self::Long => LakeType::Long,
+            Self::Float => LakeType::Float,
+            Self::Double => LakeType::Double,
+            Self::Decimal { precision, scale } => LakeType::Decimal { precision, scale },
+            Self::String => LakeType::String,
+            Self::Binary => LakeType::Binary,
+            Self::Date => LakeType::Date,
+            Self::Timestamp => LakeType::Timestamp,
+            Self::TimestampNtz => LakeType::TimestampNtz,
+        }
+    }
+}
+
+/// Arrow's name of an array's elements, as Parquet and Delta readers expect it.
+pub const ELEMENT_FIELD: &str = "element";
+
+/// The fields of [`LakeType::Geometry`] in Arrow.
+pub fn geometry_fields() -> Fields {
+    Fields::from(vec![Field::new("srid", DataType::Int32, true), Field::new("wkb", DataType::Binary, true)])
 }
 
 impl LakeType {
+    /// The type as an array's element, unless it is nested.
+    pub fn element(self) -> Option<ElementType> {
+        Some(match self {
+            Self::Boolean => ElementType::Boolean,
+            Self::Byte => ElementType::Byte,
+            Self::Short => ElementType::Short,
+            Self::Integer => ElementType::Integer,
+            Self::Long => ElementType::Long,
+            Self::Float => ElementType::Float,
+            Self::Double => ElementType::Double,
+            Self::Decimal { precision, scale } => ElementType::Decimal { precision, scale },
+            Self::String => ElementType::String,
+            Self::Binary => ElementType::Binary,
+            Self::Date => ElementType::Date,
+            Self::Timestamp => ElementType::Timestamp,
+            Self::TimestampNtz => ElementType::TimestampNtz,
+            Self::Array(_) | Self::Geometry => return None,
+        })
+    }
+
+    /// Reads a type as people write it in a contract: Delta's names, and SQL's for the same (`bool`, `int`, `bigint`).
+    pub fn from_contract(text: &str) -> Result<Self, UnknownLakeType> {
+        let lower = text.trim().to_ascii_lowercase();
+        match lower.as_str() {
+            "bool" => Ok(Self::Boolean),
+            "tinyint" => Ok(Self::Byte),
+            "smallint" => Ok(Self::Short),
+            "int" => Ok(Self::Integer),
+            "bigint" => Ok(Self::Long),
+            other => other.parse().map_err(|_| UnknownLakeType(text.to_owned())),
+        }
+    }
+
     pub fn arrow(self) -> DataType {
         match self {
             Self::Boolean => DataType::Boolean,
@@ -50,11 +136,18 @@ impl LakeType {
             Self::Date => DataType::Date32,
             Self::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
             Self::TimestampNtz => DataType::Timestamp(TimeUnit::Microsecond, None),
+            Self::Array(element) => {
+                DataType::List(Arc::new(Field::new(ELEMENT_FIELD, element.lake_type().arrow(), true)))
+            }
+            Self::Geometry => DataType::Struct(geometry_fields()),
         }
     }
 }
 
-/// Delta's own spelling, as in the `schemaString` of a table.
+/// How [`LakeType::Geometry`] is spelled.
+const GEOMETRY: &str = "struct<srid:integer,wkb:binary>";
+
+/// Delta's own spelling, as in the `schemaString` of a table; nested types as Spark's DDL spells them.
 impl fmt::Display for LakeType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -71,6 +164,8 @@ impl fmt::Display for LakeType {
             Self::Date => f.write_str("date"),
             Self::Timestamp => f.write_str("timestamp"),
             Self::TimestampNtz => f.write_str("timestamp_ntz"),
+            Self::Array(element) => write!(f, "array<{}>", element.lake_type()),
+            Self::Geometry => f.write_str(GEOMETRY),
         }
     }
 }
@@ -96,8 +191,12 @@ impl FromStr for LakeType {
             "date" => Self::Date,
             "timestamp" => Self::Timestamp,
             "timestamp_ntz" => Self::TimestampNtz,
+            GEOMETRY => Self::Geometry,
             _ => {
                 let unknown = || UnknownLakeType(text.to_owned());
+                if let Some(element) = text.strip_prefix("array<").and_then(|rest| rest.strip_suffix('>')) {
+                    return element.parse::<Self>()?.element().map(Self::Array).ok_or_else(unknown);
+                }
                 let inner =
                     text.strip_prefix("decimal(").and_then(|rest| rest.strip_suffix(')')).ok_or_else(unknown)?;
                 let (precision, scale) = inner.split_once(',').ok_or_else(unknown)?;
@@ -132,6 +231,8 @@ mod tests {
             LakeType::Date,
             LakeType::Timestamp,
             LakeType::TimestampNtz,
+            LakeType::Array(ElementType::Decimal { precision: 12, scale: 2 }),
+            LakeType::Geometry,
         ];
         for lake_type in types {
             assert_eq!(lake_type.to_string().parse::<LakeType>().ok(), Some(lake_type));
@@ -139,8 +240,10 @@ mod tests {
     }
 
     #[test]
-    fn impossible_decimals_are_refused() {
-        for text in ["decimal(39,0)", "decimal(5,6)", "decimal(0,0)", "decimal(5)", "struct<a:int>"] {
+    fn types_that_lakeward_does_not_write_are_refused() {
+        for text in
+            ["decimal(39,0)", "decimal(5,6)", "decimal(0,0)", "decimal(5)", "struct<a:int>", "array<array<int>>"]
+        {
             assert!(text.parse::<LakeType>().is_err(), "{text}");
         }
     }

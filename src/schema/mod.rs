@@ -8,18 +8,21 @@
 
 mod builder;
 mod change;
+mod faithful;
 mod lake_type;
 
-pub use builder::{ColumnBuilder, RowBuilder, TypeMismatch};
+pub use crate::config::ValuePolicy as Policy;
+pub use builder::{ColumnBuilder, GeometryColumn, ListColumn, RowBuilder, TypeMismatch};
 pub use change::{Op, TableRows};
-pub use lake_type::{LakeType, UnknownLakeType};
+pub use faithful::{Reason, Unfaithful, ValueCounts};
+pub use lake_type::{ElementType, LakeType, UnknownLakeType};
 
 use std::fmt;
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 
-use crate::config::Contract;
+use crate::config::{Contract, WithoutKey};
 
 /// A table's name at its source: `database.table` on MySQL and MariaDB, `schema.table` on PostgreSQL.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,6 +53,23 @@ pub struct Column {
     /// Nullable in the lake. Only merge-key columns are not: a source's NOT NULL may hide values (zero dates) that
     /// have no lake form.
     pub nullable: bool,
+    /// For values that `lake_type` cannot hold. From the contract, not kept in the lake.
+    pub policy: Policy,
+}
+
+/// What tells the rows of a table apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RowIdentity {
+    /// The columns of [`TableSchema::key`].
+    #[default]
+    Key,
+    /// Nothing: the table is a multiset of whole rows, and `key` is empty. Equal rows are interchangeable; a delete takes
+    /// one of them. Deletes and updates need the row's full old image: an update comes as [`Op::UpdateOldKey`] with it and
+    /// [`Op::UpdateNewKey`].
+    WholeRow,
+    /// Nothing, and rows are only ever added, as the contract promises: `key` is empty, an update or delete stops the
+    /// table.
+    AppendOnly,
 }
 
 /// A table's columns in order, its merge key and its partition columns.
@@ -61,6 +81,7 @@ pub struct TableSchema {
     pub key: Vec<usize>,
     /// Indexes into `columns`, from the contract.
     pub partition_by: Vec<usize>,
+    pub identity: RowIdentity,
 }
 
 impl TableSchema {
@@ -108,8 +129,26 @@ impl TableSchema {
         if self.partition_by.len() == self.columns.len() && !self.columns.is_empty() {
             return Err(format!("contract of {name}: `partition_by` leaves no column for the data files"));
         }
+        self.identity = match (self.key.is_empty(), contract.without_key) {
+            (false, _) => RowIdentity::Key,
+            (true, WithoutKey::WholeRow) => RowIdentity::WholeRow,
+            (true, WithoutKey::Append) => RowIdentity::AppendOnly,
+        };
         for (index, column) in self.columns.iter_mut().enumerate() {
             column.nullable = !self.key.contains(&index);
+        }
+        self.with_policies(contract)
+    }
+
+    /// Takes only the contract's value policies: they are not part of what the lake keeps.
+    pub fn with_policies(mut self, contract: &Contract) -> Result<Self, String> {
+        for column in &mut self.columns {
+            column.policy = contract.value_policy_of(&column.name);
+        }
+        for name in contract.value_policies.keys().chain(contract.types.keys()) {
+            if self.column_index(name).is_none() && !contract.exclude.contains(name) {
+                return Err(format!("contract of {}: `{name}` is not a column", self.name));
+            }
         }
         Ok(self)
     }

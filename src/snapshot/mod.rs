@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::mpsc;
 
 use crate::lake::{self, FirstLoad, Lake, Table};
-use crate::schema::TableName;
+use crate::schema::{TableName, ValueCounts};
 use crate::source::{self, SnapshotEvent, Source};
 
 /// Batches between the reader and the writer.
@@ -25,13 +25,20 @@ pub enum Error {
     Lake(#[from] lake::Error),
 }
 
+/// A table just loaded.
+pub struct Loaded {
+    pub table: Table,
+    /// Values that have no faithful lake form.
+    pub values: ValueCounts,
+}
+
 /// Loads `tables` and returns them open.
 pub async fn first_load<S: Source>(
     source: &S,
     source_name: &str,
     lake: &Lake,
     tables: &[TableName],
-) -> Result<Vec<Table>, Error> {
+) -> Result<Vec<Loaded>, Error> {
     if tables.is_empty() {
         return Ok(Vec::new());
     }
@@ -49,17 +56,20 @@ async fn write(
     mut events: mpsc::Receiver<SnapshotEvent>,
     source_name: &str,
     lake: &Lake,
-) -> Result<Vec<Table>, lake::Error> {
+) -> Result<Vec<Loaded>, lake::Error> {
     let mut loaded = Vec::new();
     let mut open: Option<(FirstLoad, Progress)> = None;
+    let mut values = ValueCounts::default();
     while let Some(event) = events.recv().await {
         match event {
             SnapshotEvent::Table { schema, position, rows_estimate } => {
                 let progress = Progress::start(source_name, &schema.name, rows_estimate);
+                values = ValueCounts::default();
                 open = Some((FirstLoad::begin(lake, source_name, schema, position.to_string())?, progress));
             }
-            SnapshotEvent::Rows(rows) => {
+            SnapshotEvent::Rows { rows, unfaithful } => {
                 if let Some((mut load, mut progress)) = open.take() {
+                    values.add(load.schema(), &unfaithful);
                     if let Err(error) = load.write(&rows).await {
                         load.abort().await;
                         return Err(error);
@@ -71,7 +81,8 @@ async fn write(
             SnapshotEvent::TableDone => {
                 if let Some((load, progress)) = open.take() {
                     let rows = load.rows();
-                    loaded.push(load.commit().await?);
+                    let table = load.commit().await?;
+                    loaded.push(Loaded { table, values: std::mem::take(&mut values) });
                     progress.finish(rows);
                 }
             }

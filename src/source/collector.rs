@@ -59,6 +59,7 @@ impl RowSink {
             rows: self.builder.finish()?,
             ops: std::mem::take(&mut self.ops),
             unchanged: std::mem::take(&mut self.unchanged),
+            unfaithful: self.builder.take_unfaithful(),
         })
     }
 }

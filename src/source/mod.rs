@@ -29,7 +29,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use crate::schema::{Op, TableRows};
-use crate::schema::{TableName, TableSchema};
+use crate::schema::{TableName, TableSchema, Unfaithful};
 
 /// What a source tells, in order.
 #[derive(Debug)]
@@ -89,7 +89,11 @@ pub enum SnapshotEvent {
         /// The planner's estimate, for progress bars.
         rows_estimate: Option<u64>,
     },
-    Rows(RecordBatch),
+    /// Rows, and those of their values that have no faithful lake form.
+    Rows {
+        rows: RecordBatch,
+        unfaithful: Vec<Unfaithful>,
+    },
     TableDone,
 }
 

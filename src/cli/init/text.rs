@@ -211,7 +211,7 @@ pub(super) fn next_steps(plan: &Plan, out: &Path, contracts: usize) -> String {
 mod tests {
     use super::*;
     use crate::config::{Config, SourceUrl};
-    use crate::schema::{Column, LakeType, TableName};
+    use crate::schema::{Column, LakeType, Policy, RowIdentity, TableName};
 
     fn plan(kind: DatabaseKind) -> Plan {
         let table = |schema: &str, table: &str, key: Vec<usize>| TableSchema {
@@ -221,9 +221,11 @@ mod tests {
                 source_type: "int".into(),
                 lake_type: LakeType::Integer,
                 nullable: false,
+                policy: Policy::default(),
             }],
             key,
             partition_by: Vec::new(),
+            identity: RowIdentity::Key,
         };
         Plan {
             name: "shop-eu".into(),

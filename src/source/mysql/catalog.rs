@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::config::{Contracts, SourceConfig};
-use crate::schema::{Column, LakeType, TableName, TableSchema};
+use crate::schema::{Column, LakeType, Policy, RowIdentity, TableName, TableSchema};
 use crate::source::Error;
 
 use super::charset::Collations;
@@ -86,7 +86,13 @@ pub async fn tables(
             continue;
         }
         found.push(CatalogTable {
-            schema: TableSchema { name, columns: Vec::new(), key: Vec::new(), partition_by: Vec::new() },
+            schema: TableSchema {
+                name,
+                columns: Vec::new(),
+                key: Vec::new(),
+                partition_by: Vec::new(),
+                identity: RowIdentity::default(),
+            },
             engine: engine.unwrap_or_default(),
             rows_estimate: rows.and_then(|rows| rows.parse().ok()),
             charsets: HashMap::new(),
@@ -196,7 +202,7 @@ fn add_column(
     if let Some(charset) = charset {
         table.charsets.insert(name.clone(), charset);
     }
-    table.schema.columns.push(Column { name, source_type, lake_type, nullable: true });
+    table.schema.columns.push(Column { name, source_type, lake_type, nullable: true, policy: Policy::default() });
 }
 
 /// The first `N` values of a row; missing ones are NULL.

@@ -431,7 +431,7 @@ fn padded<const WIDTH: usize>(bytes: &[u8]) -> Result<[u8; WIDTH], Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::{Column, TableName};
+    use crate::schema::{Column, Policy, RowIdentity, TableName};
     use crate::source::{Collector, CollectorLimits, Position};
     use arrow::array::RecordBatch;
     use arrow::util::display::ArrayFormatter;
@@ -446,12 +446,14 @@ mod tests {
             source_type: (*source_type).to_owned(),
             lake_type: Declared::parse(source_type).lake_type(),
             nullable: !key.contains(&index),
+            policy: Policy::default(),
         };
         Arc::new(TableSchema {
             name: TableName::new("shop", "goods"),
             columns: columns.iter().enumerate().map(column).collect(),
             key: key.clone(),
             partition_by: vec![],
+            identity: RowIdentity::Key,
         })
     }
 

@@ -168,11 +168,13 @@ pub async fn read(
                 builder.end_row()?;
                 if builder.rows() >= BATCH_ROWS_MAX || bytes >= BATCH_BYTES_MAX {
                     bytes = 0;
-                    send(out, SnapshotEvent::Rows(builder.finish()?)).await?;
+                    send(out, SnapshotEvent::Rows { rows: builder.finish()?, unfaithful: builder.take_unfaithful() })
+                        .await?;
                 }
             }
             if builder.rows() > 0 {
-                send(out, SnapshotEvent::Rows(builder.finish()?)).await?;
+                send(out, SnapshotEvent::Rows { rows: builder.finish()?, unfaithful: builder.take_unfaithful() })
+                    .await?;
             }
             None
         }

@@ -21,6 +21,8 @@ fn mismatch(builder: &ColumnBuilder, what: &str) -> Fault {
         ColumnBuilder::Binary(_) => "binary",
         ColumnBuilder::Date(_) => "date",
         ColumnBuilder::Timestamp(_) => "timestamp",
+        ColumnBuilder::Array(_) => "array",
+        ColumnBuilder::Geometry(_) => "shape",
     };
     Fault(format!("{what} does not fit a column of type {builder}"))
 }

@@ -9,7 +9,7 @@ use sqlx::postgres::PgConnection;
 use super::connection::query_error;
 use super::types;
 use crate::config::{Contracts, SourceConfig};
-use crate::schema::{Column, TableName, TableSchema};
+use crate::schema::{Column, Policy, RowIdentity, TableName, TableSchema};
 use crate::source::Error;
 
 /// A table or a partitioned table.
@@ -230,12 +230,14 @@ impl CatalogTable {
                 source_type: column.source_type.clone(),
                 lake_type: types::mapping(column.base_oid, column.base_typmod).lake_type,
                 nullable: true,
+                policy: Policy::default(),
             })
             .collect();
         let identified = self.has_identity();
         let key = if identified { self.key.as_slice() } else { &[] };
         let key = key.iter().filter_map(|name| columns.iter().position(|column| &column.name == name)).collect();
-        let schema = TableSchema { name: self.name(), columns, key, partition_by: Vec::new() };
+        let schema =
+            TableSchema { name: self.name(), columns, key, partition_by: Vec::new(), identity: RowIdentity::default() };
         let mut contract = contracts.get(source, &schema.name.to_string()).cloned().unwrap_or_default();
         if !identified {
             // The contract can't make up for what the log does not tell.

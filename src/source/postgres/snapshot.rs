@@ -160,13 +160,13 @@ async fn read_table(
             bytes += line.len();
             if rows.rows() >= BATCH_ROWS_MAX || bytes >= BATCH_BYTES_MAX {
                 bytes = 0;
-                send(SnapshotEvent::Rows(rows.finish()?)).await?;
+                send(SnapshotEvent::Rows { rows: rows.finish()?, unfaithful: rows.take_unfaithful() }).await?;
             }
         }
     }
     lines.finish().map_err(|error| unreadable(error.into()))?;
     if rows.rows() > 0 {
-        send(SnapshotEvent::Rows(rows.finish()?)).await?;
+        send(SnapshotEvent::Rows { rows: rows.finish()?, unfaithful: rows.take_unfaithful() }).await?;
     }
     send(SnapshotEvent::TableDone).await
 }

@@ -384,6 +384,7 @@ mod tests {
             ColumnBuilder::Binary(b) => Arc::new(b.finish()),
             ColumnBuilder::Date(b) => Arc::new(b.finish()),
             ColumnBuilder::Timestamp(b) => Arc::new(b.finish()),
+            ColumnBuilder::Array(_) | ColumnBuilder::Geometry(_) => panic!("no case makes these"),
             ColumnBuilder::Byte(b) => Arc::new(b.finish()),
         }
     }
