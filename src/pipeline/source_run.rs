@@ -20,7 +20,7 @@ use super::{Error, RunOptions, SourceSummary, TableSummary};
 use crate::config::{Commit, Config};
 use crate::lake::{Lake, Table};
 use crate::ledger::{self, Entry, Holder, Lease, Ledger, TableState};
-use crate::schema::{RowIdentity, TableName, TableSchema, ValueCounts};
+use crate::schema::{TableName, TableSchema, ValueCounts};
 use crate::snapshot::{self, Loaded};
 use crate::source::{CollectorLimits, Event, Position, ProblemKind, Source, StreamRequest, TableStart};
 
@@ -292,6 +292,11 @@ impl<S: Source> SourceRun<S> {
             // The lake does not keep the value policies: they are the contract's of today.
             let policies = discovered.iter().find(|schema| schema.name == *name);
             let mut schema = TableSchema::clone(table.schema());
+            if policies.is_some_and(|declared| declared.identity != schema.identity) {
+                tracing::warn!(source = self.name, table = %name, lake = ?schema.identity, "what identifies its rows has \
+                    changed at the source or in its contract; the lake goes on as it was loaded, until the table's folder is \
+                    removed and it is loaded again");
+            }
             for column in &mut schema.columns {
                 let declared =
                     policies.and_then(|schema| schema.columns.iter().find(|other| other.name == column.name));
@@ -404,16 +409,16 @@ impl<S: Source> SourceRun<S> {
         if fatal.is_empty() { Ok(()) } else { Err(Error::NotReady(fatal)) }
     }
 
-    /// The selected tables that have a key.
+    /// The selected tables that can be followed.
     async fn discover(&self) -> Result<Vec<TableSchema>, Error> {
         let mut schemas = self.source.discover().await?;
         schemas.retain(|schema| {
-            let has_key = schema.identity == RowIdentity::Key && !schema.key.is_empty();
-            if !has_key {
+            let followed = schema.can_be_followed();
+            if !followed {
                 tracing::error!(source = self.name, table = %schema.name,
                     "not captured: it has no key; add a primary key, or `key` to its contract");
             }
-            has_key
+            followed
         });
         if schemas.is_empty() { Err(Error::NoTables) } else { Ok(schemas) }
     }

@@ -21,6 +21,13 @@ pub enum Op {
     UpdateNewKey = 4,
 }
 
+impl Op {
+    /// The operation of a number as above.
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        [Self::Insert, Self::Update, Self::Delete, Self::UpdateOldKey, Self::UpdateNewKey].get(usize::from(byte)).copied()
+    }
+}
+
 /// Consecutive changes of one table under one schema, in log order.
 #[derive(Clone, Debug)]
 pub struct TableRows {
