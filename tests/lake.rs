@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use lakeward::lake::{FirstLoad, Lake, Spill, SpillFile, SpilledRows, Table, TableChange};
 use lakeward::schema::{
-    Column, ColumnBuilder, ElementType, LakeType, Op, Policy, RowBuilder, RowIdentity, TableName, TableRows, TableSchema,
+    Column, ColumnBuilder, ElementType, LakeType, Op, Policy, RowBuilder, RowIdentity, TableName, TableRows,
+    TableSchema,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -405,7 +406,8 @@ fn printed(row: &Loose) -> String {
     };
     let tags = row.tags.as_ref().map(|tags| tags.iter().map(decimal).collect::<Vec<_>>());
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let (srid, wkb) = (row.place.as_ref().map(|(srid, _)| srid), row.place.as_ref().map(|(_, wkb)| format!("\\x{}", hex(wkb))));
+    let (srid, wkb) =
+        (row.place.as_ref().map(|(srid, _)| srid), row.place.as_ref().map(|(_, wkb)| format!("\\x{}", hex(wkb))));
     json!([row.a, row.d.map(number), row.s, tags, srid, wkb]).to_string()
 }
 

@@ -88,7 +88,7 @@ impl<'a> ChangeSet<'a> {
     /// Memory that a part needs.
     pub fn bytes(&self, part: usize) -> u64 {
         match &self.parts[part] {
-            Part::Memory(rows) => rows.rows.get_array_memory_size() as u64,
+            Part::Memory(rows) => rows.memory_bytes(),
             Part::Disk(rows) => rows.bytes(),
         }
     }

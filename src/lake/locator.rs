@@ -207,7 +207,8 @@ mod tests {
             }
             next = keys;
             // A map has a power of two of buckets and fills seven eighths of them.
-            let buckets: usize = locator.shards.iter().map(|shard| (shard.capacity() / 7 * 8).next_power_of_two()).sum();
+            let buckets: usize =
+                locator.shards.iter().map(|shard| (shard.capacity() / 7 * 8).next_power_of_two()).sum();
             let bytes = buckets as f64 * entry as f64 / keys as f64;
             assert!((33.0..47.0).contains(&bytes), "{bytes} bytes a key at {keys} keys");
         }

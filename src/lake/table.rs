@@ -337,9 +337,7 @@ impl Table {
     /// Equal rows of a table without a key are told apart by their number.
     fn index_row(&mut self, key: KeyHash, address: RowAddress) {
         let key = match self.schema.identity {
-            RowIdentity::WholeRow => {
-                self.hasher.occurrence(key, self.hasher.occurrences(key, self.locator.as_ref()))
-            }
+            RowIdentity::WholeRow => self.hasher.occurrence(key, self.hasher.occurrences(key, self.locator.as_ref())),
             RowIdentity::Key | RowIdentity::AppendOnly => key,
         };
         self.locator.insert(key, address);

@@ -116,7 +116,9 @@ pub(super) fn contract(plan: &Plan, table: &TableSchema) -> String {
         text.push_str("# The source has no key: name the columns that together are different in every row.\n");
         text.push_str("# key = [\"…\"]\n");
         if table.can_be_followed() {
-            text.push_str("# Without one it is followed as a multiset of whole rows, unless rows are only ever added:\n");
+            text.push_str(
+                "# Without one it is followed as a multiset of whole rows, unless rows are only ever added:\n",
+            );
             text.push_str("# without_key = \"append\"\n");
         }
     }

@@ -10,11 +10,11 @@ use std::collections::BTreeMap;
 use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::{interleave, take};
 
+use super::super::Error;
+use super::super::changes::ChangeSet;
 use super::super::data_file;
 use super::super::locator::{FileId, KeyHash};
 use super::super::merge::{Earlier, RowNumber, Trail};
-use super::super::Error;
-use super::super::changes::ChangeSet;
 use super::Table;
 use crate::schema::{Op, TableRows};
 
