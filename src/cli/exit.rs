@@ -119,7 +119,8 @@ impl From<&lake::Error> for Exit {
             | Error::Delta { .. }
             | Error::Store { .. }
             | Error::Arrow { .. }
-            | Error::Parquet { .. } => Self::LakeUnreachable,
+            | Error::Parquet { .. }
+            | Error::Spill(_) => Self::LakeUnreachable,
         }
     }
 }

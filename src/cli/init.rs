@@ -197,7 +197,7 @@ fn is_system_schema(schema: &str) -> bool {
 fn files(plan: &Plan, out: &Path) -> Vec<(PathBuf, String)> {
     let mut files = vec![(out.join("config.toml"), text::config(plan))];
     // A contract for a table that `tables` leaves out would only be warned about.
-    let captured = |table: &&TableSchema| !table.key.is_empty() || !plan.patterns.is_empty();
+    let captured = |table: &&TableSchema| table.can_be_followed() || !plan.patterns.is_empty();
     for table in plan.tables.iter().filter(captured) {
         let safe = |c: char| if c.is_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '_' };
         let name: String = table.name.to_string().chars().map(safe).collect();

@@ -20,6 +20,8 @@ const INTERVAL: &str = "seconds from 1 to 3600";
 const ROWS: &str = "a number of rows, at least 1";
 const BYTES: &str = "a size such as \"256MiB\"";
 const BUDGET: &str = "a size of at least 64MiB, such as \"512MiB\"";
+const SPILL_DIR: &str = "a folder, relative to config.toml";
+const SPILL: &str = "a size of at least 64MiB, such as \"64GiB\"";
 const SCHEMAS_DIR: &str = "a folder, relative to config.toml";
 const MEBIBYTE: u64 = 1 << 20;
 
@@ -86,7 +88,7 @@ fn read_config(path: &Path, environment: Environment, findings: &Findings) -> Op
 
     let lake = read_lake(&root, &folder);
     let commit = read_commit(&root);
-    let memory = read_memory(&root);
+    let memory = read_memory(&root, &folder, environment);
     let sources = read_sources(&root, &folder, environment);
     let schemas_dir = read_schemas_dir(&root, &folder);
     root.finish();
@@ -193,12 +195,21 @@ fn read_commit(root: &TableReader) -> Commit {
     read
 }
 
-fn read_memory(root: &TableReader) -> Memory {
-    let default = Memory { budget_bytes: 512 * MEBIBYTE };
+fn read_memory(root: &TableReader, folder: &Path, environment: Environment) -> Memory {
+    // systemd separates several folders by colons.
+    let given = |name| Some(PathBuf::from(environment(name)?.to_str()?.split(':').next()?));
+    let spill_dir = given("CACHE_DIRECTORY").or_else(|| given("STATE_DIRECTORY")).unwrap_or_else(std::env::temp_dir);
+    let default = Memory { budget_bytes: 512 * MEBIBYTE, spill_dir, spill_bytes_max: 64 << 30 };
     let Some(memory) = root.table("memory") else { return default };
-    let budget_bytes = memory.bytes("budget", 64 * MEBIBYTE, BUDGET).unwrap_or(default.budget_bytes);
+    let read = Memory {
+        budget_bytes: memory.bytes("budget", 64 * MEBIBYTE, BUDGET).unwrap_or(default.budget_bytes),
+        spill_dir: memory
+            .text("spill_dir", SPILL_DIR)
+            .map_or(default.spill_dir, |text| normal(&folder.join(text.value))),
+        spill_bytes_max: memory.bytes("spill_max", 64 * MEBIBYTE, SPILL).unwrap_or(default.spill_bytes_max),
+    };
     memory.finish();
-    Memory { budget_bytes }
+    read
 }
 
 /// Each `[[source]]` by name; `None` when it has problems, so that contracts can still be checked against the name.

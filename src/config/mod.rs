@@ -73,6 +73,11 @@ pub struct Commit {
 #[derive(Clone, Debug)]
 pub struct Memory {
     pub budget_bytes: u64,
+    /// Where transactions larger than memory wait: `spill_dir`, relative to config.toml; else the folder that the service
+    /// manager gives (CACHE_DIRECTORY, STATE_DIRECTORY), else the system's for temporary files.
+    pub spill_dir: PathBuf,
+    /// Of disk, for each source.
+    pub spill_bytes_max: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

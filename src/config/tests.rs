@@ -88,6 +88,8 @@ fn every_key_is_read() {
             bytes_max = 1048576
             [memory]
             budget = "1GiB"
+            spill_dir = "../waiting"
+            spill_max = "2GiB"
             [[source]]
             name = "shop-eu"
             url = "postgresql://c%40dc@[::1]:6000/sh%20op"
@@ -126,6 +128,8 @@ fn every_key_is_read() {
     assert_eq!(storage, [("aws_allow_http", "true"), ("aws_region", "eu-west-1"), ("pool", "7")]);
     assert_eq!((config.commit.interval.as_secs(), config.commit.rows_max), (3, 20_000));
     assert_eq!((config.commit.bytes_max, config.memory.budget_bytes), (1 << 20, 1 << 30));
+    assert_eq!(config.memory.spill_bytes_max, 2 << 30);
+    assert!(config.memory.spill_dir.is_absolute() && config.memory.spill_dir.ends_with("waiting"));
     let [shop, booking] = config.sources.as_slice() else { panic!("two sources") };
     assert_eq!((shop.user.as_str(), shop.database.as_str()), ("c@dc", "sh op"));
     assert_eq!((shop.host.as_str(), shop.port, shop.tls), ("::1", 6000, Tls::VerifyFull));

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, UInt32Array, new_null_array};
 use arrow::compute::{cast, concat_batches, take_record_batch};
 use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use arrow_row::{RowConverter, SortField};
 use delta_kernel::expressions::Scalar;
 use delta_kernel::table_properties::DataSkippingNumIndexedCols;
@@ -14,7 +15,7 @@ use deltalake::datafile::DataFileWriter;
 use deltalake::datafile::writer::{PartitionWriter, PartitionWriterConfig};
 use deltalake::kernel::Add;
 use deltalake::kernel::scalars::ScalarExt;
-use futures::TryStreamExt;
+use futures::{Stream, TryStreamExt};
 use indexmap::IndexMap;
 use object_store::ObjectStore;
 use object_store::path::Path;
@@ -35,8 +36,14 @@ use crate::schema::{Column, LakeType, TableSchema};
 /// Footer mark of files lakeward wrote: only these may be changed in place of a rewrite later on.
 const WRITER_MARK: &str = "lakeward.writer";
 
-/// First loads roll over to a new file at this size.
+/// First loads and very large batches roll over to a new file at this size.
 const SNAPSHOT_FILE_BYTES: NonZeroU64 = NonZeroU64::new(128 << 20).expect("not zero");
+
+/// Rows read at a time.
+const READ_ROWS: usize = 8192;
+
+/// Parts of a file (5 MiB each) on their way to the store at a time.
+const UPLOADS_MAX: usize = 4;
 
 /// Delta collects min and max for the first 32 columns by default, and so do we.
 const STATISTICS_COLUMNS: DataSkippingNumIndexedCols = DataSkippingNumIndexedCols::NumColumns(32);
@@ -56,15 +63,44 @@ impl DataFile {
     }
 }
 
-/// A file just written and its rows' keys in physical order.
+/// A file just written and its rows' keys in physical order, if the writer was told them.
 #[derive(Debug)]
 pub struct WrittenFile {
     pub add: Add,
+    pub rows: u64,
     pub keys: Vec<KeyHash>,
 }
 
-fn writer_properties() -> WriterProperties {
+/// When a writer begins another file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Roll {
+    /// A partition's rows all go to one file.
+    Never,
+    /// At a size, and the row group being built stays within its own.
+    At { file_bytes: NonZeroU64, row_group_bytes: usize },
+}
+
+impl Roll {
+    /// For first loads.
+    pub const SNAPSHOT: Self = Self::At { file_bytes: SNAPSHOT_FILE_BYTES, row_group_bytes: ROW_GROUP_BYTES };
+
+    /// For a writer that may use so much memory.
+    pub fn within(memory_bytes: u64) -> Self {
+        let row_group_bytes = usize::try_from(memory_bytes / 8).unwrap_or(usize::MAX).clamp(1 << 20, ROW_GROUP_BYTES);
+        Self::At { file_bytes: SNAPSHOT_FILE_BYTES, row_group_bytes }
+    }
+}
+
+/// Encoded bytes of a row group, which the writer holds in memory until it is complete.
+const ROW_GROUP_BYTES: usize = 64 << 20;
+
+fn writer_properties(roll: Roll) -> WriterProperties {
+    let row_group_bytes = match roll {
+        Roll::Never => None,
+        Roll::At { row_group_bytes, .. } => Some(row_group_bytes),
+    };
     WriterProperties::builder()
+        .set_max_row_group_bytes(row_group_bytes)
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_created_by(concat!("lakeward version ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_key_value_metadata(Some(vec![KeyValue::new(WRITER_MARK.to_owned(), env!("CARGO_PKG_VERSION").to_owned())]))
@@ -77,7 +113,7 @@ pub struct TableWriter {
     store: Arc<dyn ObjectStore>,
     schema: Arc<TableSchema>,
     file_schema: SchemaRef,
-    roll: bool,
+    roll: Roll,
     partitions: HashMap<Box<[u8]>, Partition>,
     partition_rows: Option<RowConverter>,
 }
@@ -88,8 +124,7 @@ struct Partition {
 }
 
 impl TableWriter {
-    /// `roll` cuts files at a target size; without it a partition's rows all go to one file.
-    pub fn new(schema: Arc<TableSchema>, store: Arc<dyn ObjectStore>, roll: bool) -> Result<Self, Error> {
+    pub fn new(schema: Arc<TableSchema>, store: Arc<dyn ObjectStore>, roll: Roll) -> Result<Self, Error> {
         let table = schema.name.to_string();
         let fields: Vec<Field> = file_columns(&schema).map(|index| schema.arrow().field(index).clone()).collect();
         let sort_fields: Vec<SortField> =
@@ -177,10 +212,13 @@ impl TableWriter {
         let config = PartitionWriterConfig::try_new(
             self.file_schema.clone(),
             values,
-            Some(writer_properties()),
-            self.roll.then_some(SNAPSHOT_FILE_BYTES),
+            Some(writer_properties(self.roll)),
+            match self.roll {
+                Roll::Never => None,
+                Roll::At { file_bytes, .. } => Some(file_bytes),
+            },
             None,
-            None,
+            Some(UPLOADS_MAX),
             None,
         )
         .and_then(|config| PartitionWriter::try_with_config(self.store.clone(), config, STATISTICS_COLUMNS, None));
@@ -193,20 +231,20 @@ impl TableWriter {
         for (_, partition) in std::mem::take(&mut self.partitions) {
             let adds = partition.writer.close().await.map_err(|source| self.delta(source))?;
             let mut keys = partition.keys;
+            let without_count = |add: &Add| Error::Table {
+                table: self.table.clone(),
+                finding: format!("file {} came back without its row count", add.path),
+                remedy: "report this as a defect of lakeward".to_owned(),
+            };
             for mut add in adds {
-                let rest = match record_count(&add) {
-                    _ if keys.is_empty() => Vec::new(),
-                    Some(rows) if rows as usize <= keys.len() => keys.split_off(rows as usize),
-                    _ => {
-                        return Err(Error::Table {
-                            table: self.table.clone(),
-                            finding: format!("file {} came back without its row count", add.path),
-                            remedy: "report this as a defect of lakeward".to_owned(),
-                        });
-                    }
+                let rows = record_count(&add).ok_or_else(|| without_count(&add))?;
+                let rest = match keys.len() {
+                    0 => Vec::new(),
+                    count if rows as usize <= count => keys.split_off(rows as usize),
+                    _ => return Err(without_count(&add)),
                 };
                 drop_inexact_bounds(&mut add, &self.schema);
-                files.push(WrittenFile { add, keys: std::mem::replace(&mut keys, rest) });
+                files.push(WrittenFile { add, rows, keys: std::mem::replace(&mut keys, rest) });
             }
         }
         Ok(files)
@@ -277,39 +315,84 @@ pub async fn read_columns(
     columns: &[usize],
     rows: Option<&[u32]>,
 ) -> Result<RecordBatch, Error> {
-    let parquet_error = |source: ParquetError| {
-        let missing = matches!(&source, ParquetError::External(cause)
-            if matches!(cause.downcast_ref(), Some(object_store::Error::NotFound { .. })));
-        if missing {
-            return damaged(schema, format!("its data file {} is gone", add.path));
-        }
-        Error::Parquet { table: schema.name.to_string(), file: add.path.clone(), source }
-    };
-    let arrow_error = |source| Error::Arrow { table: schema.name.to_string(), source };
+    let batches: Vec<RecordBatch> = stream_columns(store, schema, add, columns, rows).await?.try_collect().await?;
+    concat_batches(&read_schema(schema, columns), &batches)
+        .map_err(|source| Error::Arrow { table: schema.name.to_string(), source })
+}
+
+/// The rows of a file, counted; where the log tells, the file is not asked.
+pub async fn count_rows(store: &Arc<dyn ObjectStore>, schema: &TableSchema, add: &Add) -> Result<u64, Error> {
+    match record_count(add) {
+        Some(rows) => Ok(rows),
+        None => Ok(open(store, schema, add).await?.metadata().file_metadata().num_rows().max(0) as u64),
+    }
+}
+
+async fn open(
+    store: &Arc<dyn ObjectStore>,
+    schema: &TableSchema,
+    add: &Add,
+) -> Result<ParquetRecordBatchStreamBuilder<ObjectReader>, Error> {
     // The action's path is decoded already: `Path::from` would encode it a second time.
     let path = Path::parse(&add.path).map_err(|cause| damaged(schema, format!("file path `{}`: {cause}", add.path)))?;
     let reader = ObjectReader { store: store.clone(), path, size: add.size.max(0) as u64 };
-    let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(parquet_error)?;
+    ParquetRecordBatchStreamBuilder::new(reader).await.map_err(|cause| parquet_error(schema, add, cause))
+}
+
+fn parquet_error(schema: &TableSchema, add: &Add, source: ParquetError) -> Error {
+    let missing = matches!(&source, ParquetError::External(cause)
+        if matches!(cause.downcast_ref(), Some(object_store::Error::NotFound { .. })));
+    if missing {
+        return damaged(schema, format!("its data file {} is gone", add.path));
+    }
+    Error::Parquet { table: schema.name.to_string(), file: add.path.clone(), source }
+}
+
+fn read_schema(schema: &TableSchema, columns: &[usize]) -> SchemaRef {
+    let full = schema.arrow();
+    let fields: Vec<Field> = columns.iter().map(|&index| full.field(index).clone().with_nullable(true)).collect();
+    Arc::new(Schema::new(fields))
+}
+
+/// [`read_columns`] a few thousand rows at a time.
+pub async fn stream_columns<'a>(
+    store: &Arc<dyn ObjectStore>,
+    schema: &'a TableSchema,
+    add: &'a Add,
+    columns: &[usize],
+    rows: Option<&[u32]>,
+) -> Result<impl Stream<Item = Result<RecordBatch, Error>> + Unpin + use<'a>, Error> {
+    let builder = open(store, schema, add).await?;
     let in_file: Vec<usize> =
         columns.iter().filter_map(|&index| builder.schema().index_of(&schema.columns[index].name).ok()).collect();
-    let total = builder.metadata().file_metadata().num_rows() as usize;
     let mask = ProjectionMask::roots(builder.parquet_schema(), in_file);
-    let mut builder = builder.with_projection(mask);
+    let mut builder = builder.with_projection(mask).with_batch_size(READ_ROWS);
     if let Some(rows) = rows {
         builder = builder.with_row_selection(select(rows));
     }
-    let stream = builder.build().map_err(parquet_error)?;
-    let file_schema = stream.schema().clone();
-    let batches: Vec<RecordBatch> = stream.try_collect().await.map_err(parquet_error)?;
-    let read = concat_batches(&file_schema, &batches).map_err(arrow_error)?;
-    let count = rows.map_or(total, <[u32]>::len);
+    let stream = builder.build().map_err(|cause| parquet_error(schema, add, cause))?;
+    let (columns, wanted) = (columns.to_vec(), read_schema(schema, columns));
+    Ok(stream.map_err(|cause| parquet_error(schema, add, cause)).and_then(move |read| {
+        let filled = fill(schema, add, &columns, &wanted, &read)
+            .map_err(|source| Error::Arrow { table: schema.name.to_string(), source });
+        futures::future::ready(filled)
+    }))
+}
 
-    let full = schema.arrow();
+/// What a file gave, as columns of the table.
+fn fill(
+    schema: &TableSchema,
+    add: &Add,
+    columns: &[usize],
+    wanted: &SchemaRef,
+    read: &RecordBatch,
+) -> Result<RecordBatch, ArrowError> {
+    let count = read.num_rows();
     let arrays = columns
         .iter()
-        .map(|&index| {
-            let field = full.field(index);
-            if schema.partition_by.contains(&index) {
+        .zip(wanted.fields())
+        .map(|(index, field)| {
+            if schema.partition_by.contains(index) {
                 let value = add.partition_values.get(field.name()).cloned().flatten();
                 let text: ArrayRef = Arc::new(StringArray::from(vec![value.as_deref(); count]));
                 return cast(&text, field.data_type());
@@ -320,10 +403,8 @@ pub async fn read_columns(
                 None => Ok(new_null_array(field.data_type(), count)),
             }
         })
-        .collect::<Result<Vec<ArrayRef>, _>>()
-        .map_err(arrow_error)?;
-    let fields: Vec<Field> = columns.iter().map(|&index| full.field(index).clone().with_nullable(true)).collect();
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).map_err(arrow_error)
+        .collect::<Result<Vec<ArrayRef>, _>>()?;
+    RecordBatch::try_new(wanted.clone(), arrays)
 }
 
 /// The table is not as lakeward left it.

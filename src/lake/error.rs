@@ -1,5 +1,7 @@
 //! What can go wrong at the lake.
 
+use super::spill::SpillError;
+
 /// Messages name the table or the place; `class` says whether trying again can help.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -34,6 +36,9 @@ pub enum Error {
 
     #[error("lake table {table}, file {file}: {source}")]
     Parquet { table: String, file: String, source: parquet::errors::ParquetError },
+
+    #[error(transparent)]
+    Spill(#[from] SpillError),
 }
 
 /// Whether trying again can help.
@@ -46,13 +51,17 @@ pub enum Class {
 impl Error {
     pub fn class(&self) -> Class {
         match self {
-            Self::Unsafe { .. } | Self::Table { .. } | Self::Arrow { .. } => Class::Definite,
+            Self::Unsafe { .. }
+            | Self::Table { .. }
+            | Self::Arrow { .. }
+            | Self::Spill(SpillError::Full { .. } | SpillError::Arrow(_)) => Class::Definite,
             Self::Unreachable { .. }
             | Self::Fenced { .. }
             | Self::Commit { .. }
             | Self::Delta { .. }
             | Self::Store { .. }
-            | Self::Parquet { .. } => Class::Transient,
+            | Self::Parquet { .. }
+            | Self::Spill(SpillError::Io { .. } | SpillError::Damaged) => Class::Transient,
         }
     }
 }

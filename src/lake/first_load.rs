@@ -16,7 +16,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::commit::{self, CommitNote, Outcome, app_id};
-use super::data_file::TableWriter;
+use super::data_file::{Roll, TableWriter};
 use super::store::Lake;
 use super::table::Table;
 use super::{Error, delta_schema};
@@ -39,7 +39,7 @@ impl FirstLoad {
     pub fn begin(lake: &Lake, source: &str, schema: Arc<TableSchema>, position: String) -> Result<Self, Error> {
         let url = lake.table_url(source, &schema.name);
         let log_store = lake.log_store(&url)?;
-        let writer = TableWriter::new(schema.clone(), log_store.object_store(None), true)?;
+        let writer = TableWriter::new(schema.clone(), log_store.object_store(None), Roll::SNAPSHOT)?;
         Ok(Self { lake: lake.clone(), source: source.to_owned(), url, log_store, schema, position, writer, rows: 0 })
     }
 

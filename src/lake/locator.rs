@@ -4,10 +4,69 @@
 //! hashes of their encoded columns under a seed of this process, so two keys of one table meet with a probability
 //! of about n²/2¹²⁹ (10⁻²¹ for 100 million rows), and nobody outside can choose colliding keys.
 
+use std::hash::{Hash, Hasher};
+
 use hashbrown::HashMap;
 
-/// Hash of an encoded key.
-pub type KeyHash = u128;
+/// Hash of an encoded key. Two words, not a `u128`, whose alignment would cost every index entry eight bytes more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KeyHash([u64; 2]);
+
+impl KeyHash {
+    pub const BYTES: usize = 16;
+
+    pub fn to_bytes(self) -> [u8; Self::BYTES] {
+        u128::from(self).to_le_bytes()
+    }
+
+    /// One of `count` parts of the keys; independent of what the maps use of the hash.
+    pub fn part(self, count: usize) -> usize {
+        (self.0[1] as u32 as usize) % count.max(1)
+    }
+}
+
+impl From<u128> for KeyHash {
+    fn from(hash: u128) -> Self {
+        Self([hash as u64, (hash >> 64) as u64])
+    }
+}
+
+impl From<KeyHash> for u128 {
+    fn from(key: KeyHash) -> Self {
+        Self::from(key.0[0]) | Self::from(key.0[1]) << 64
+    }
+}
+
+impl Hash for KeyHash {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0[0]);
+    }
+}
+
+/// A map by key.
+pub type KeyMap<V> = HashMap<KeyHash, V, std::hash::BuildHasherDefault<Prehashed>>;
+
+/// The keys are hashes already: their low half serves as it is.
+#[derive(Default)]
+pub struct Prehashed(u64);
+
+impl Hasher for Prehashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.0 ^= u64::from_le_bytes(word);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
 
 /// A data file's number within an open table; never used again once the file is gone.
 pub type FileId = u32;
@@ -21,14 +80,17 @@ pub struct RowAddress {
 
 /// See the module text.
 pub trait RowLocator: Send + Sync {
-    /// The live row of each key, in the order asked; `None` where the table has no such key.
-    fn locate(&self, keys: &[KeyHash]) -> Vec<Option<RowAddress>>;
+    /// The live row of a key; `None` where the table has no such key.
+    fn find(&self, key: KeyHash) -> Option<RowAddress>;
 
     /// The rows of these keys are gone.
     fn remove(&mut self, keys: &[KeyHash]);
 
-    /// A file's live rows: their keys and row numbers. A key that was known moves here.
-    fn insert(&mut self, file: FileId, rows: &mut dyn Iterator<Item = (KeyHash, u32)>);
+    /// Only the rows that `keep` holds for are left. Costs a walk over all keys: for batches as large as the table.
+    fn retain(&mut self, keep: &dyn Fn(RowAddress) -> bool);
+
+    /// A live row of a file. A key that was known moves here.
+    fn insert(&mut self, key: KeyHash, address: RowAddress);
 
     /// Every row is gone.
     fn clear(&mut self);
@@ -37,60 +99,73 @@ pub trait RowLocator: Send + Sync {
     fn len(&self) -> usize;
 }
 
-/// All keys in memory: exact, no I/O, about 28 to 56 bytes a key.
-#[derive(Debug, Default)]
+/// Maps that the memory locator spreads its keys over.
+const SHARDS: usize = 32;
+
+/// Slots by which keys are dealt out to the shards.
+const SLOTS: usize = 1024;
+
+/// All keys in memory: exact, no I/O, about 40 bytes a key.
+///
+/// One map would need up to 57 bytes a key just after it doubled, and for that moment half as much again. The shards are
+/// of unequal size, from 1 to 2, so that they double one after the other while the table grows.
+#[derive(Debug)]
 pub struct MemoryLocator {
-    rows: HashMap<KeyHash, RowAddress, PrehashedBuilder>,
+    shards: Vec<KeyMap<RowAddress>>,
+    /// Shard by slot.
+    slots: Vec<u8>,
+}
+
+impl Default for MemoryLocator {
+    fn default() -> Self {
+        let weight = |shard: usize| (shard as f64 / SHARDS as f64).exp2();
+        let total: f64 = (0..SHARDS).map(weight).sum();
+        let mut slots = Vec::with_capacity(SLOTS);
+        let mut ends = 0.0;
+        for shard in 0..SHARDS {
+            ends += weight(shard) / total * SLOTS as f64;
+            slots.resize((ends.round() as usize).min(SLOTS), shard as u8);
+        }
+        slots.resize(SLOTS, SHARDS as u8 - 1);
+        Self { shards: vec![KeyMap::default(); SHARDS], slots }
+    }
+}
+
+impl MemoryLocator {
+    fn shard(&self, key: KeyHash) -> usize {
+        usize::from(self.slots[(key.0[1] >> 54) as usize % SLOTS])
+    }
 }
 
 impl RowLocator for MemoryLocator {
-    fn locate(&self, keys: &[KeyHash]) -> Vec<Option<RowAddress>> {
-        keys.iter().map(|key| self.rows.get(key).copied()).collect()
+    fn find(&self, key: KeyHash) -> Option<RowAddress> {
+        self.shards[self.shard(key)].get(&key).copied()
     }
 
     fn remove(&mut self, keys: &[KeyHash]) {
-        for key in keys {
-            self.rows.remove(key);
+        for &key in keys {
+            let shard = self.shard(key);
+            self.shards[shard].remove(&key);
         }
     }
 
-    fn insert(&mut self, file: FileId, rows: &mut dyn Iterator<Item = (KeyHash, u32)>) {
-        self.rows.reserve(rows.size_hint().0);
-        for (key, row) in rows {
-            self.rows.insert(key, RowAddress { file, row });
+    fn retain(&mut self, keep: &dyn Fn(RowAddress) -> bool) {
+        for shard in &mut self.shards {
+            shard.retain(|_, address| keep(*address));
         }
+    }
+
+    fn insert(&mut self, key: KeyHash, address: RowAddress) {
+        let shard = self.shard(key);
+        self.shards[shard].insert(key, address);
     }
 
     fn clear(&mut self) {
-        self.rows = HashMap::default();
+        self.shards.iter_mut().for_each(|shard| *shard = KeyMap::default());
     }
 
     fn len(&self) -> usize {
-        self.rows.len()
-    }
-}
-
-/// The keys are hashes already: their low half serves as it is.
-type PrehashedBuilder = std::hash::BuildHasherDefault<Prehashed>;
-
-#[derive(Default)]
-pub struct Prehashed(u64);
-
-impl std::hash::Hasher for Prehashed {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.0 ^= u64::from_le_bytes(word);
-        }
-    }
-
-    fn write_u128(&mut self, hash: u128) {
-        self.0 = hash as u64;
+        self.shards.iter().map(KeyMap::len).sum()
     }
 }
 
@@ -98,18 +173,44 @@ impl std::hash::Hasher for Prehashed {
 mod tests {
     use super::*;
 
+    fn key(hash: u128) -> KeyHash {
+        KeyHash::from(hash.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
+    }
+
     #[test]
     fn a_key_is_found_where_it_was_last_written() {
         let mut locator = MemoryLocator::default();
-        locator.insert(0, &mut [(7, 0), (8, 1)].into_iter());
-        locator.insert(1, &mut [(7, 5)].into_iter());
-        assert_eq!(
-            locator.locate(&[7, 8, 9]),
-            [Some(RowAddress { file: 1, row: 5 }), Some(RowAddress { file: 0, row: 1 }), None]
-        );
-        locator.remove(&[8]);
-        assert_eq!(locator.locate(&[8]), [None]);
+        let at = |file, row| RowAddress { file, row };
+        locator.insert(key(7), at(0, 0));
+        locator.insert(key(8), at(0, 1));
+        locator.insert(key(7), at(1, 5));
+        let found = |locator: &MemoryLocator| [7, 8, 9].map(|hash| locator.find(key(hash)));
+        assert_eq!(found(&locator), [Some(at(1, 5)), Some(at(0, 1)), None]);
+        locator.remove(&[key(8)]);
+        assert_eq!(found(&locator), [Some(at(1, 5)), None, None]);
+        locator.retain(&|address| address.file != 1);
+        assert_eq!(locator.len(), 0);
+        locator.insert(key(1), at(2, 2));
         locator.clear();
         assert_eq!(locator.len(), 0);
+    }
+
+    /// What the README states as the cost of a key.
+    #[test]
+    fn a_key_costs_about_forty_bytes_at_every_size() {
+        let mut locator = MemoryLocator::default();
+        let entry = std::mem::size_of::<(KeyHash, RowAddress)>() + 1;
+        let mut next = 0_u128;
+        for keys in [100_000_u128, 130_000, 160_000, 200_000, 240_000, 300_000] {
+            for hash in next..keys {
+                locator.insert(key(hash), RowAddress { file: 0, row: 0 });
+            }
+            next = keys;
+            // A map has a power of two of buckets and fills seven eighths of them.
+            let buckets: usize =
+                locator.shards.iter().map(|shard| (shard.capacity() / 7 * 8).next_power_of_two()).sum();
+            let bytes = buckets as f64 * entry as f64 / keys as f64;
+            assert!((33.0..47.0).contains(&bytes), "{bytes} bytes a key at {keys} keys");
+        }
     }
 }

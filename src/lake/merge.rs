@@ -2,287 +2,368 @@
 //!
 //! Rows are applied one after the other to a map from key to its newest image, exactly as a database would; so a key
 //! change, a swap of keys, delete and insert again, or a hundred updates of one row all come out as their last state.
-//! Values the log left out ([`TableRows::unchanged`]) are traced to where they are known: an earlier image in the same
-//! batch, or the row the lake holds under the key the row had before the batch.
-
-use std::hash::BuildHasherDefault;
-
-use arrow::error::ArrowError;
-use hashbrown::HashMap;
+//! In a table without a key the map counts equal rows instead, and inserts and deletes of the same row cancel out.
+//!
+//! What happens to one key depends on no other key. So a batch too large for one map is collapsed in several passes, each
+//! over its own part of the keys, with the same outcome. Only values the log left out ([`TableRows::unchanged`]) lead from
+//! key to key, when a row changes its key; they are not resolved here: the [`Trail`] notes for each row which one held
+//! its key before, and whoever writes the rows follows it.
+//!
+//! [`TableRows::unchanged`]: crate::schema::TableRows::unchanged
 
 use super::key::KeyHasher;
-use super::locator::{KeyHash, Prehashed};
-use crate::schema::{Op, TableRows};
+use super::locator::{KeyHash, KeyMap, RowLocator};
+use crate::schema::{Op, RowIdentity};
 
-/// One step in a table's life.
-#[derive(Clone, Debug)]
-pub enum TableChange {
-    Rows(TableRows),
-    Truncate,
-}
+/// A row of the batch: its number in log order, counted from the last truncate.
+pub type RowNumber = u32;
 
-/// A row of the batch: which `TableChange::Rows` (counted without truncates) and which row in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RowRef {
-    pub part: u32,
-    pub row: u32,
-}
+/// Rows a batch may have; the numbers above have meanings of their own.
+pub const ROWS_MAX: u64 = u32::MAX as u64 - 1;
 
-/// Where a value that the log left out is found.
+/// No row: gone, or never there.
+const NOTHING: RowNumber = RowNumber::MAX;
+
+/// The row that the lake holds under this key.
+const IN_LAKE: RowNumber = RowNumber::MAX - 1;
+
+/// What becomes of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Carried {
-    /// In another row of the batch.
-    Batch(RowRef),
-    /// In the lake's row of this key.
-    Lake(KeyHash),
+pub enum Ending {
+    /// This row is to be written under the key.
+    Live(RowNumber, KeyHash),
+    /// The lake's row of the key, if there is one, is replaced or gone.
+    Touched(KeyHash),
 }
 
-/// What a batch comes down to.
-#[derive(Debug, Default)]
-pub struct Collapsed {
-    /// The table was emptied before the rows below.
-    pub truncated: bool,
-    /// Every key the batch touched after the last truncate; the lake's rows of these keys are replaced or gone.
-    pub touched: Vec<KeyHash>,
-    /// The newest image of each key that lives on, in log order, with its key.
-    pub live: Vec<(RowRef, KeyHash)>,
-    pub carried: HashMap<(RowRef, u16), Carried>,
-}
-
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CollapseError {
-    #[error(transparent)]
-    Arrow(#[from] ArrowError),
-    #[error(
-        "an update of a row leaves column `{column}` out as unchanged, but neither the batch nor the table has a value for it"
-    )]
-    NothingToCarry { column: String },
     #[error("a key change came without the row's new image")]
     TornKeyChange,
+    #[error("rows are deleted or updated that the lake does not have")]
+    NoSuchRow,
+    #[error("values are left out as unchanged in a table that has no key to find them by")]
+    NothingToFindBy,
+    #[error("there are more than {ROWS_MAX} of them in one batch")]
+    TooMany,
 }
 
-/// A key's state inside the batch; keys not in the map are as the lake has them.
-#[derive(Clone, Copy)]
-enum State {
-    Live(RowRef),
-    Gone,
+/// Where the previous image of a row is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Earlier {
+    Row(RowNumber),
+    Lake,
+    Nothing,
 }
 
-type KeyMap<V> = HashMap<KeyHash, V, BuildHasherDefault<Prehashed>>;
+/// For each row, the one that held its key before (in a table without a key: the equal row before it that lives on). Four
+/// bytes a row, and none where nobody will ask.
+#[derive(Debug, Default)]
+pub struct Trail(Vec<RowNumber>);
 
-/// See the module text.
-pub fn collapse(changes: &[TableChange], hasher: &KeyHasher) -> Result<Collapsed, CollapseError> {
-    let mut states: KeyMap<State> = KeyMap::default();
-    let mut collapsed = Collapsed::default();
-    let mut part = 0;
-    for change in changes {
-        match change {
-            TableChange::Truncate => {
-                states.clear();
-                collapsed.truncated = true;
-            }
-            TableChange::Rows(batch) => {
-                collapse_part(part, batch, hasher, &mut states, &mut collapsed)?;
-                part += 1;
-            }
+impl Trail {
+    pub fn new(rows: usize) -> Self {
+        Self(vec![NOTHING; rows])
+    }
+
+    /// The image before that of `row`.
+    pub fn earlier(&self, row: RowNumber) -> Earlier {
+        match self.0.get(row as usize) {
+            None | Some(&NOTHING) => Earlier::Nothing,
+            Some(&IN_LAKE) => Earlier::Lake,
+            Some(&earlier) => Earlier::Row(earlier),
         }
     }
-    collapsed.touched = states.keys().copied().collect();
-    collapsed.live = states
-        .iter()
-        .filter_map(|(key, state)| match state {
-            State::Live(row) => Some((*row, *key)),
-            State::Gone => None,
-        })
-        .collect();
-    // The map's order is random; log order keeps neighbours together and commits reproducible.
-    collapsed.live.sort_unstable();
-    Ok(collapsed)
+
+    fn note(&mut self, row: RowNumber, earlier: RowNumber) {
+        if let Some(place) = self.0.get_mut(row as usize) {
+            *place = earlier;
+        }
+    }
 }
 
-fn collapse_part(
-    part: u32,
-    batch: &TableRows,
-    hasher: &KeyHasher,
-    states: &mut KeyMap<State>,
-    collapsed: &mut Collapsed,
-) -> Result<(), CollapseError> {
-    let keys = hasher.hash_batch(&batch.schema, &batch.rows)?;
-    let mut unchanged = batch.unchanged.as_slice();
-    // The old key of a key change and what was known of it, until its new image comes.
-    let mut moving: Option<(KeyHash, Option<State>)> = None;
-    for (row, (&key, &op)) in keys.iter().zip(&batch.ops).enumerate() {
-        let here = RowRef { part, row: row as u32 };
-        let left_out = unchanged.partition_point(|(unchanged_row, _)| *unchanged_row as usize <= row);
-        let (columns, rest) = unchanged.split_at(left_out);
-        unchanged = rest;
-        if moving.is_some() != (op == Op::UpdateNewKey) {
+/// Whether every key change has both its images, side by side.
+pub fn check_key_changes(ops: &[Op]) -> Result<(), CollapseError> {
+    let mut moving = false;
+    for &op in ops {
+        if moving != (op == Op::UpdateNewKey) {
             return Err(CollapseError::TornKeyChange);
         }
-        let (source_key, before) = match op {
-            Op::UpdateNewKey => moving.take().ok_or(CollapseError::TornKeyChange)?,
-            _ => (key, if columns.is_empty() { None } else { states.get(&key).copied() }),
+        moving = op == Op::UpdateOldKey;
+    }
+    if moving { Err(CollapseError::TornKeyChange) } else { Ok(()) }
+}
+
+/// One pass over all keys or a part of them.
+pub struct Pass {
+    states: States,
+    truncated: bool,
+}
+
+enum States {
+    /// The newest image of each key, or [`NOTHING`]; keys not in the map are as the lake has them.
+    Keys(KeyMap<RowNumber>),
+    Bags(KeyMap<Bag>),
+}
+
+/// Equal rows of a table without a key.
+#[derive(Clone, Copy)]
+struct Bag {
+    /// The newest of those that the batch added and did not take away again; the [`Trail`] leads to the others.
+    top: RowNumber,
+    added: u32,
+    /// Rows of the lake that the batch takes away.
+    removed: u32,
+}
+
+/// Bytes of memory that a pass needs for a key, at worst: just after its map has doubled.
+pub const PASS_BYTES_PER_KEY: u64 = 64;
+
+impl Pass {
+    /// `truncated`: nothing of the lake's rows is left before the first change.
+    pub fn new(identity: RowIdentity, truncated: bool) -> Self {
+        let states = match identity {
+            RowIdentity::Key => States::Keys(KeyMap::default()),
+            RowIdentity::WholeRow | RowIdentity::AppendOnly => States::Bags(KeyMap::default()),
         };
-        for &(_, column) in columns {
-            let carried = match before {
-                Some(State::Live(earlier)) => {
-                    collapsed.carried.get(&(earlier, column)).copied().unwrap_or(Carried::Batch(earlier))
+        Self { states, truncated }
+    }
+
+    /// The next change of a key of this pass, in log order.
+    pub fn take(&mut self, row: RowNumber, key: KeyHash, op: Op, trail: &mut Trail) {
+        match &mut self.states {
+            States::Keys(states) => {
+                let state = if matches!(op, Op::Delete | Op::UpdateOldKey) { NOTHING } else { row };
+                let in_lake = if self.truncated { NOTHING } else { IN_LAKE };
+                let before = states.insert(key, state).unwrap_or(in_lake);
+                // The new image under another key asks for the one before its old key's.
+                if op != Op::UpdateNewKey {
+                    trail.note(row, before);
                 }
-                None if !collapsed.truncated => Carried::Lake(source_key),
-                _ => {
-                    let column = batch.schema.columns[column as usize].name.clone();
-                    return Err(CollapseError::NothingToCarry { column });
+            }
+            States::Bags(bags) => {
+                let bag = bags.entry(key).or_insert(Bag { top: NOTHING, added: 0, removed: 0 });
+                match op {
+                    Op::Insert | Op::Update | Op::UpdateNewKey => {
+                        trail.note(row, bag.top);
+                        bag.top = row;
+                        bag.added += 1;
+                    }
+                    Op::Delete | Op::UpdateOldKey if bag.added > 0 => bag.drop_top(trail),
+                    Op::Delete | Op::UpdateOldKey => bag.removed += 1,
                 }
-            };
-            collapsed.carried.insert((here, column), carried);
-        }
-        match op {
-            Op::Insert | Op::Update | Op::UpdateNewKey => {
-                states.insert(key, State::Live(here));
             }
-            Op::Delete => {
-                states.insert(key, State::Gone);
-            }
-            Op::UpdateOldKey => moving = Some((key, states.insert(key, State::Gone))),
         }
     }
-    if moving.is_some() { Err(CollapseError::TornKeyChange) } else { Ok(()) }
+
+    /// Tells what becomes of every key of this pass, in no particular order.
+    pub fn finish(
+        self,
+        trail: &Trail,
+        hasher: &KeyHasher,
+        locator: &dyn RowLocator,
+        out: &mut impl FnMut(Ending),
+    ) -> Result<(), CollapseError> {
+        match self.states {
+            States::Keys(states) => {
+                for (key, row) in states {
+                    out(Ending::Touched(key));
+                    if row != NOTHING {
+                        out(Ending::Live(row, key));
+                    }
+                }
+            }
+            States::Bags(bags) => {
+                for (key, mut bag) in bags {
+                    let held = if self.truncated { 0 } else { hasher.occurrences(key, locator) };
+                    if bag.removed > held {
+                        return Err(CollapseError::NoSuchRow);
+                    }
+                    // Taken away first and added later: the lake's row stays instead.
+                    while bag.added > 0 && bag.removed > 0 {
+                        bag.removed -= 1;
+                        bag.drop_top(trail);
+                    }
+                    for number in held - bag.removed..held {
+                        out(Ending::Touched(hasher.occurrence(key, number)));
+                    }
+                    for number in held..held.saturating_add(bag.added) {
+                        out(Ending::Live(bag.top, hasher.occurrence(key, number)));
+                        bag.drop_top(trail);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Bag {
+    fn drop_top(&mut self, trail: &Trail) {
+        self.top = match trail.earlier(self.top) {
+            Earlier::Row(row) => row,
+            Earlier::Lake | Earlier::Nothing => NOTHING,
+        };
+        self.added -= 1;
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
+    use super::super::locator::{MemoryLocator, RowAddress};
     use super::*;
-    use crate::schema::{Column, ColumnBuilder, LakeType, Policy, RowBuilder, RowIdentity, TableName, TableSchema};
+    use crate::schema::{Column, LakeType, Policy, TableName, TableSchema};
 
-    fn schema() -> Arc<TableSchema> {
-        let column = |name: &str, lake_type, nullable| Column {
-            name: name.into(),
+    fn hasher(identity: RowIdentity) -> KeyHasher {
+        let column = Column {
+            name: "id".into(),
             source_type: String::new(),
-            lake_type,
-            nullable,
+            lake_type: LakeType::Long,
+            nullable: identity != RowIdentity::Key,
             policy: Policy::default(),
         };
-        Arc::new(TableSchema {
+        let schema = TableSchema {
             name: TableName::new("public", "points"),
-            columns: vec![column("id", LakeType::Long, false), column("note", LakeType::Long, true)],
-            key: vec![0],
+            columns: vec![column],
+            key: if identity == RowIdentity::Key { vec![0] } else { vec![] },
             partition_by: vec![],
-            identity: RowIdentity::Key,
-        })
+            identity,
+        };
+        KeyHasher::new(&schema).expect("longs are hashable")
     }
 
-    /// (op, id, note); a note of `None` is a value the log left out.
-    fn rows(changes: &[(Op, i64, Option<i64>)]) -> TableChange {
-        let mut builder = RowBuilder::new(schema());
-        let mut unchanged = Vec::new();
-        for (row, (_, id, note)) in changes.iter().enumerate() {
-            for (column, value) in [(0, Some(*id)), (1, *note)] {
-                let ColumnBuilder::Long(values) = &mut builder.columns[column] else { panic!("long columns") };
-                values.append_option(value);
+    fn key(id: u128) -> KeyHash {
+        KeyHash::from(id)
+    }
+
+    struct Outcome {
+        live: Vec<RowNumber>,
+        touched: usize,
+        trail: Trail,
+    }
+
+    /// Collapses changes in `passes` passes over a lake that holds `held` rows of each key.
+    fn collapse(
+        identity: RowIdentity,
+        changes: &[(Op, u128)],
+        held: u32,
+        passes: usize,
+    ) -> Result<Outcome, CollapseError> {
+        let hasher = hasher(identity);
+        let mut locator = MemoryLocator::default();
+        for (_, id) in changes {
+            for number in 0..held {
+                locator.insert(hasher.occurrence(key(*id), number), RowAddress { file: 0, row: 0 });
             }
-            if note.is_none() {
-                unchanged.push((row as u32, 1));
-            }
-            builder.end_row().expect("two columns");
         }
-        TableChange::Rows(TableRows {
-            schema: schema(),
-            rows: builder.finish().expect("valid"),
-            ops: changes.iter().map(|(op, ..)| *op).collect(),
-            unchanged,
-            unfaithful: Vec::new(),
-        })
+        let mut outcome = Outcome { live: Vec::new(), touched: 0, trail: Trail::new(changes.len()) };
+        check_key_changes(&changes.iter().map(|(op, _)| *op).collect::<Vec<_>>())?;
+        for number in 0..passes {
+            let mut pass = Pass::new(identity, false);
+            for (row, (op, id)) in changes.iter().enumerate().filter(|(_, (_, id))| *id as usize % passes == number) {
+                pass.take(row as u32, key(*id), *op, &mut outcome.trail);
+            }
+            let Outcome { live, touched, trail } = &mut outcome;
+            pass.finish(trail, &hasher, &locator, &mut |ending| match ending {
+                Ending::Live(row, _) => live.push(row),
+                Ending::Touched(_) => *touched += 1,
+            })?;
+        }
+        outcome.live.sort_unstable();
+        Ok(outcome)
     }
 
-    fn collapsed(changes: &[TableChange]) -> (Collapsed, KeyHasher) {
-        let hasher = KeyHasher::new(&schema()).expect("longs are hashable");
-        (collapse(changes, &hasher).expect("consistent changes"), hasher)
-    }
-
-    fn at(part: u32, row: u32) -> RowRef {
-        RowRef { part, row }
-    }
-
-    fn live(collapsed: &Collapsed) -> Vec<RowRef> {
-        collapsed.live.iter().map(|(row, _)| *row).collect()
+    fn of_keys(changes: &[(Op, u128)]) -> Outcome {
+        collapse(RowIdentity::Key, changes, 1, 1).expect("consistent changes")
     }
 
     ///
     #[test]
     fn the_last_state_of_a_key_wins() {
-        let (result, _) = collapsed(&[
-            rows(&[(Op::Insert, 1, Some(1)), (Op::Update, 1, Some(2)), (Op::Insert, 2, Some(1))]),
-            rows(&[
-                (Op::Delete, 2, Some(0)),
-                (Op::Insert, 3, Some(1)),
-                (Op::Delete, 1, Some(0)),
-                (Op::Insert, 1, Some(9)),
-            ]),
+        let result = of_keys(&[
+            (Op::Insert, 1),
+            (Op::Update, 1),
+            (Op::Insert, 2),
+            (Op::Delete, 2),
+            (Op::Insert, 3),
+            (Op::Delete, 1),
+            (Op::Insert, 1),
         ]);
-        assert_eq!(live(&result), [at(1, 1), at(1, 3)]);
-        assert_eq!(result.touched.len(), 3);
+        assert_eq!((result.live, result.touched), (vec![4, 6], 3));
     }
 
-    /// 1→9, 2→1, 9→2 swaps two rows.
+    /// 1→9, 2→1, 9→2 swaps two rows, in one pass or in many.
     #[test]
     fn swapped_keys_keep_their_own_rows() {
-        let (result, _) = collapsed(&[rows(&[
-            (Op::UpdateOldKey, 1, Some(10)),
-            (Op::UpdateNewKey, 9, Some(10)),
-            (Op::UpdateOldKey, 2, Some(20)),
-            (Op::UpdateNewKey, 1, Some(20)),
-            (Op::UpdateOldKey, 9, Some(10)),
-            (Op::UpdateNewKey, 2, Some(10)),
-        ])]);
-        assert_eq!(live(&result), [at(0, 3), at(0, 5)]);
-        assert_eq!(result.touched.len(), 3);
+        let changes = [
+            (Op::UpdateOldKey, 1),
+            (Op::UpdateNewKey, 9),
+            (Op::UpdateOldKey, 2),
+            (Op::UpdateNewKey, 1),
+            (Op::UpdateOldKey, 9),
+            (Op::UpdateNewKey, 2),
+        ];
+        for passes in 1..=4 {
+            let result = collapse(RowIdentity::Key, &changes, 1, passes).expect("consistent changes");
+            assert_eq!((result.live, result.touched), (vec![3, 5], 3));
+            // The row that is now 2 was 9, which was 1, which the lake has.
+            let trail = [4, 0].map(|row| result.trail.earlier(row));
+            assert_eq!(trail, [Earlier::Row(1), Earlier::Lake]);
+        }
     }
 
     /// P-22
     #[test]
-    fn a_left_out_value_is_traced_through_updates_and_key_changes_to_the_lake() {
-        let (result, hasher) = collapsed(&[rows(&[
-            (Op::Update, 1, None),
-            (Op::UpdateOldKey, 1, Some(0)),
-            (Op::UpdateNewKey, 2, None),
-            (Op::Update, 2, None),
-        ])]);
-        let TableChange::Rows(first) = rows(&[(Op::Update, 1, None)]) else { panic!("rows") };
-        let key_of_1 = hasher.hash_batch(&schema(), &first.rows).expect("hashable")[0];
-        assert_eq!(result.carried.get(&(at(0, 3), 1)), Some(&Carried::Lake(key_of_1)));
+    fn the_trail_leads_from_image_to_image_to_the_lake() {
+        let result = of_keys(&[(Op::Update, 1), (Op::UpdateOldKey, 1), (Op::UpdateNewKey, 2), (Op::Update, 2)]);
+        assert_eq!(result.live, [3]);
+        let trail = [3, 1, 0].map(|row| result.trail.earlier(row));
+        assert_eq!(trail, [Earlier::Row(2), Earlier::Row(0), Earlier::Lake]);
     }
 
     #[test]
-    fn a_left_out_value_is_taken_from_an_earlier_image_of_the_batch() {
-        let (result, _) = collapsed(&[
-            rows(&[(Op::Insert, 1, Some(5))]),
-            TableChange::Rows(match rows(&[(Op::Update, 1, None)]) {
-                TableChange::Rows(batch) => batch,
-                TableChange::Truncate => unreachable!("rows() makes rows"),
-            }),
-        ]);
-        assert_eq!(result.carried.get(&(at(1, 0), 1)), Some(&Carried::Batch(at(0, 0))));
-    }
-
-    /// K-2
-    #[test]
-    fn truncate_forgets_what_came_before_it() {
-        let (result, _) =
-            collapsed(&[rows(&[(Op::Insert, 1, Some(1))]), TableChange::Truncate, rows(&[(Op::Insert, 2, Some(1))])]);
-        assert!(result.truncated);
-        assert_eq!(live(&result), [at(1, 0)]);
-        assert_eq!(result.touched.len(), 1);
+    fn a_row_that_is_gone_leaves_no_trail() {
+        let result = of_keys(&[(Op::Delete, 1), (Op::Update, 1)]);
+        assert_eq!(result.trail.earlier(1), Earlier::Nothing);
     }
 
     #[test]
-    fn inconsistent_changes_are_refused() {
-        let hasher = KeyHasher::new(&schema()).expect("longs are hashable");
-        let left_out_after_truncate = [TableChange::Truncate, rows(&[(Op::Update, 1, None)])];
-        assert!(matches!(collapse(&left_out_after_truncate, &hasher), Err(CollapseError::NothingToCarry { .. })));
-        for torn in [rows(&[(Op::UpdateOldKey, 1, Some(1))]), rows(&[(Op::UpdateNewKey, 1, Some(1))])] {
-            assert!(matches!(collapse(&[torn], &hasher), Err(CollapseError::TornKeyChange)));
+    fn torn_key_changes_are_refused() {
+        for torn in [&[Op::UpdateOldKey][..], &[Op::UpdateNewKey], &[Op::UpdateOldKey, Op::Insert]] {
+            assert_eq!(check_key_changes(torn), Err(CollapseError::TornKeyChange));
+        }
+    }
+
+    /// K-1
+    #[test]
+    fn equal_rows_cancel_out_and_the_last_ones_go() {
+        let result = collapse(
+            RowIdentity::WholeRow,
+            &[
+                (Op::Insert, 1),
+                (Op::Insert, 1),
+                (Op::Delete, 1), // takes the second insert back
+                (Op::Delete, 2),
+                (Op::Delete, 2),
+                (Op::Insert, 2), // one of the two deleted rows is there again
+                (Op::Insert, 3),
+                (Op::Insert, 3),
+            ],
+            2,
+            1,
+        );
+        let result = result.expect("the lake has two of each");
+        assert_eq!((result.live, result.touched), (vec![0, 6, 7], 1));
+    }
+
+    /// K-1
+    #[test]
+    fn more_deletes_than_rows_are_refused_even_if_inserts_follow() {
+        for held in 0..2 {
+            let mut changes = vec![(Op::Delete, 1); held as usize + 1];
+            changes.push((Op::Insert, 1));
+            let refused = collapse(RowIdentity::WholeRow, &changes, held, 1).map(|_| ());
+            assert_eq!(refused, Err(CollapseError::NoSuchRow));
         }
     }
 }

@@ -4,6 +4,8 @@
 //! deletion vectors, position and batch number in one conditional PUT; after any error the table is read again before
 //! anything is decided; two writers of one table cannot both succeed. It knows no database: positions are text here.
 
+mod buckets;
+mod changes;
 mod commit;
 mod data_file;
 mod deletion_vector;
@@ -14,11 +16,13 @@ mod key;
 mod locator;
 mod merge;
 mod object_reader;
+mod spill;
 mod store;
 mod table;
 
+pub use changes::TableChange;
 pub use error::{Class, Error};
 pub use first_load::FirstLoad;
-pub use merge::TableChange;
+pub use spill::{Spill, SpillError, SpillFile, SpilledRows};
 pub use store::Lake;
 pub use table::{Applied, Table, TableSummary};

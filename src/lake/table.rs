@@ -5,31 +5,31 @@
 //! was and unreferenced objects in the folder. When another engine committed in between (an OPTIMIZE, say), the table is
 //! read again and the same batch is located and written anew on top of it.
 
+mod apply;
+mod carry;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch};
-use arrow::compute::interleave;
 use chrono::Utc;
 use deltalake::DeltaTableError;
-use deltalake::kernel::{Action, Add, DeletionVectorDescriptor, Remove};
+use deltalake::kernel::{Add, DeletionVectorDescriptor, Remove};
 use deltalake::logstore::LogStoreRef;
-use hashbrown::HashMap;
-use object_store::ObjectStoreExt;
-use object_store::path::Path;
+use futures::TryStreamExt;
 use roaring::RoaringTreemap;
 use url::Url;
 use uuid::Uuid;
 
+use super::changes::TableChange;
 use super::commit::{self, CommitNote, Outcome, app_id};
-use super::data_file::{self, DataFile, TableWriter, WrittenFile};
-use super::deletion_vector::{self, DeletionVectorObject};
+use super::data_file::{self, DataFile};
+use super::deletion_vector;
 use super::key::KeyHasher;
 use super::locator::{FileId, KeyHash, MemoryLocator, RowAddress, RowLocator};
-use super::merge::{self, Carried, Collapsed, RowRef, TableChange};
 use super::store::{Lake, cause_text, unreachable};
 use super::{Error, delta_schema};
-use crate::schema::{TableName, TableRows, TableSchema};
+use crate::schema::{RowIdentity, TableName, TableSchema};
+use apply::{Gone, Staged};
 
 /// How often the log gets a checkpoint, in commits.
 const CHECKPOINT_EVERY: u64 = 50;
@@ -78,28 +78,6 @@ struct Loaded {
     adds: Vec<Add>,
 }
 
-/// Which old rows a batch takes out.
-#[derive(Default)]
-struct Removal {
-    touched: Vec<(FileId, Option<DataFile>)>,
-    keys: Vec<KeyHash>,
-    rows: u64,
-    actions: Vec<Action>,
-    /// Name and bytes of the deletion vectors' object.
-    vectors: Option<(String, Vec<u8>)>,
-}
-
-/// A batch written to the store and not yet committed.
-struct Staged {
-    actions: Vec<Action>,
-    truncated: bool,
-    /// New deletion state of old files; `None` when no live row is left.
-    touched: Vec<(FileId, Option<DataFile>)>,
-    removed_keys: Vec<KeyHash>,
-    written: Vec<WrittenFile>,
-    rows_removed: u64,
-}
-
 impl Table {
     /// Opens the table of a source, or `None` when there is none yet. Reads the log and every file's key columns.
     pub async fn open(lake: &Lake, source: &str, name: &TableName) -> Result<Option<Self>, Error> {
@@ -125,7 +103,7 @@ impl Table {
             table.index_file(add).await?;
         }
         let (rows, keys) = (table.live_rows(), table.locator.len() as u64);
-        if rows != keys {
+        if rows != keys && table.schema.identity != RowIdentity::AppendOnly {
             return Err(Error::Table {
                 table: name.to_string(),
                 finding: format!("{rows} rows but {keys} keys: rows share a key"),
@@ -191,7 +169,7 @@ impl Table {
             })?;
             let table = self.schema.name.to_string();
             match commit::put(&self.log_store, &table, version, id, &text).await? {
-                Outcome::Landed => return Ok(self.settle(staged, version, note)),
+                Outcome::Landed => return self.settle(staged, version, note).await,
                 Outcome::Taken { theirs } => {
                     if commit::note(&theirs).is_some_and(|theirs| theirs.app_id == self.note.app_id) {
                         return Err(Error::Fenced { table, version });
@@ -207,188 +185,6 @@ impl Table {
         })
     }
 
-    async fn stage(&self, changes: &[TableChange]) -> Result<Staged, Error> {
-        let collapsed = merge::collapse(changes, &self.hasher).map_err(|cause| Error::Table {
-            table: self.schema.name.to_string(),
-            finding: format!("the changes do not fit together: {cause}"),
-            remedy: "remove the table's folder in the lake and restart to load it again".to_owned(),
-        })?;
-        let parts: Vec<&TableRows> = changes
-            .iter()
-            .filter_map(|change| match change {
-                TableChange::Rows(part) => Some(part),
-                TableChange::Truncate => None,
-            })
-            .collect();
-
-        let removal = if collapsed.truncated { self.remove_all() } else { self.remove_rows(&collapsed)? };
-
-        let rows = self.live_rows_of(&parts, &collapsed).await?;
-        let keys: Vec<KeyHash> = collapsed.live.iter().map(|(_, key)| *key).collect();
-        let store = self.log_store.object_store(None);
-        let write_rows = async {
-            let mut writer = TableWriter::new(self.schema.clone(), store.clone(), false)?;
-            writer.write(&rows, &keys).await?;
-            writer.close().await
-        };
-        let write_vectors = async {
-            let Some((name, bytes)) = removal.vectors else { return Ok(()) };
-            store.put(&Path::from(name.as_str()), bytes.into()).await.map(drop).map_err(|source| Error::Store {
-                context: format!("lake table {}: writing {name}", self.schema.name),
-                source,
-            })
-        };
-        let (written, ()) = futures::try_join!(write_rows, write_vectors)?;
-        let mut actions = removal.actions;
-        actions.extend(written.iter().map(|file| Action::Add(file.add.clone())));
-        Ok(Staged {
-            actions,
-            truncated: collapsed.truncated,
-            touched: removal.touched,
-            removed_keys: removal.keys,
-            written,
-            rows_removed: removal.rows,
-        })
-    }
-
-    /// Drops every file.
-    fn remove_all(&self) -> Removal {
-        let now = Utc::now().timestamp_millis();
-        Removal {
-            actions: self.files.values().map(|file| Action::Remove(remove(&file.add, now))).collect(),
-            touched: self.files.keys().map(|&id| (id, None)).collect(),
-            rows: self.live_rows(),
-            ..Removal::default()
-        }
-    }
-
-    /// Marks the lake's rows of all touched keys as deleted, file by file.
-    fn remove_rows(&self, collapsed: &Collapsed) -> Result<Removal, Error> {
-        let mut dying: BTreeMap<FileId, RoaringTreemap> = BTreeMap::new();
-        let mut removal = Removal::default();
-        for (key, address) in collapsed.touched.iter().zip(self.locator.locate(&collapsed.touched)) {
-            if let Some(RowAddress { file, row }) = address {
-                dying.entry(file).or_default().insert(u64::from(row));
-                removal.keys.push(*key);
-            }
-        }
-        removal.rows = removal.keys.len() as u64;
-        let now = Utc::now().timestamp_millis();
-        let mut shrunk: Vec<(FileId, DataFile)> = Vec::new();
-        for (id, rows) in dying {
-            let file = self.file(id)?;
-            removal.actions.push(Action::Remove(remove(&file.add, now)));
-            let deleted = &file.deleted | rows;
-            if deleted.len() >= file.rows {
-                removal.touched.push((id, None));
-            } else {
-                shrunk.push((id, DataFile { add: file.add.clone(), rows: file.rows, deleted }));
-            }
-        }
-        if shrunk.is_empty() {
-            return Ok(removal);
-        }
-        let object = DeletionVectorObject::encode(shrunk.iter().map(|(_, file)| &file.deleted)).map_err(|cause| {
-            Error::Table {
-                table: self.schema.name.to_string(),
-                finding: format!("its deletion vectors cannot be written: {cause}"),
-                remedy: "report this as a defect of lakeward".to_owned(),
-            }
-        })?;
-        let name = object.file_name();
-        let (bytes, descriptors) = object.into_parts();
-        for ((id, mut file), descriptor) in shrunk.into_iter().zip(descriptors) {
-            file.add.deletion_vector = Some(descriptor);
-            file.add.data_change = true;
-            data_file::loosen_bounds(&mut file.add);
-            removal.actions.push(Action::Add(file.add.clone()));
-            removal.touched.push((id, Some(file)));
-        }
-        removal.vectors = Some((name, bytes));
-        Ok(removal)
-    }
-
-    /// The rows to write, with the values that the log left out filled in.
-    async fn live_rows_of(&self, parts: &[&TableRows], collapsed: &Collapsed) -> Result<RecordBatch, Error> {
-        let arrow_error = |source| Error::Arrow { table: self.schema.name.to_string(), source };
-        let arrow_schema = self.schema.arrow();
-        if collapsed.live.is_empty() {
-            return Ok(RecordBatch::new_empty(arrow_schema));
-        }
-        let from_lake = self.read_carried(collapsed).await?;
-        let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.schema.columns.len());
-        for index in 0..self.schema.columns.len() {
-            let mut arrays: Vec<&dyn Array> = parts.iter().map(|part| part.rows.column(index).as_ref()).collect();
-            let lake_part = arrays.len();
-            arrays.extend(from_lake.rows.iter().map(|file| file.column(index).as_ref()));
-            let place = |row: RowRef| (row.part as usize, row.row as usize);
-            let indices = collapsed
-                .live
-                .iter()
-                .map(|(row, _)| match collapsed.carried.get(&(*row, index as u16)) {
-                    None => Ok(place(*row)),
-                    Some(Carried::Batch(earlier)) => Ok(place(*earlier)),
-                    Some(Carried::Lake(key)) => match from_lake.places.get(key) {
-                        Some((file, row)) => Ok((lake_part + file, *row)),
-                        None => Err(self.nothing_to_carry(index)),
-                    },
-                })
-                .collect::<Result<Vec<_>, Error>>()?;
-            columns.push(interleave(&arrays, &indices).map_err(arrow_error)?);
-        }
-        RecordBatch::try_new(arrow_schema, columns).map_err(arrow_error)
-    }
-
-    /// Reads the lake rows whose values live on in this batch.
-    async fn read_carried(&self, collapsed: &Collapsed) -> Result<LakeRows, Error> {
-        let live: hashbrown::HashSet<RowRef> = if collapsed.carried.is_empty() {
-            hashbrown::HashSet::new()
-        } else {
-            collapsed.live.iter().map(|(row, _)| *row).collect()
-        };
-        let mut keys: Vec<KeyHash> = Vec::new();
-        for ((row, _), carried) in &collapsed.carried {
-            if let Carried::Lake(key) = carried
-                && live.contains(row)
-            {
-                keys.push(*key);
-            }
-        }
-        keys.sort_unstable();
-        keys.dedup();
-        let mut by_file: BTreeMap<FileId, Vec<(u32, KeyHash)>> = BTreeMap::new();
-        for (key, address) in keys.iter().zip(self.locator.locate(&keys)) {
-            if let Some(RowAddress { file, row }) = address {
-                by_file.entry(file).or_default().push((row, *key));
-            }
-        }
-        let mut lake_rows = LakeRows::default();
-        let all: Vec<usize> = (0..self.schema.columns.len()).collect();
-        let store = self.log_store.object_store(None);
-        for (id, mut rows) in by_file {
-            rows.sort_unstable();
-            let numbers: Vec<u32> = rows.iter().map(|(row, _)| *row).collect();
-            let file = self.file(id)?;
-            let batch = data_file::read_columns(&store, &self.schema, &file.add, &all, Some(&numbers)).await?;
-            for (place, (_, key)) in rows.iter().enumerate() {
-                lake_rows.places.insert(*key, (lake_rows.rows.len(), place));
-            }
-            lake_rows.rows.push(batch);
-        }
-        Ok(lake_rows)
-    }
-
-    fn nothing_to_carry(&self, column: usize) -> Error {
-        Error::Table {
-            table: self.schema.name.to_string(),
-            finding: format!(
-                "an update leaves column `{}` out as unchanged, but the lake has no row with that key",
-                self.schema.columns[column].name
-            ),
-            remedy: "remove the table's folder in the lake and restart to load it again".to_owned(),
-        }
-    }
-
     fn file(&self, id: FileId) -> Result<&DataFile, Error> {
         self.files.get(&id).ok_or_else(|| Error::Table {
             table: self.schema.name.to_string(),
@@ -398,16 +194,30 @@ impl Table {
     }
 
     /// The commit has landed: what was staged is now the table.
-    fn settle(&mut self, staged: Staged, version: u64, note: CommitNote) -> Applied {
+    async fn settle(&mut self, staged: Staged, version: u64, note: CommitNote) -> Result<Applied, Error> {
         let applied = Applied {
             version: Some(version),
-            rows_written: staged.written.iter().map(|file| file.keys.len() as u64).sum(),
+            rows_written: staged.written.iter().map(|file| file.rows).sum(),
             rows_removed: staged.rows_removed,
         };
         if staged.truncated {
             self.locator.clear();
         }
-        self.locator.remove(&staged.removed_keys);
+        let listed = match &staged.gone {
+            Gone::Keys(keys) => {
+                self.locator.remove(keys);
+                true
+            }
+            Gone::Rows(dying) => {
+                if !dying.is_empty() {
+                    let dies = |address: RowAddress| {
+                        dying.get(&address.file).is_some_and(|rows| rows.contains(u64::from(address.row)))
+                    };
+                    self.locator.retain(&|address| !dies(address));
+                }
+                false
+            }
+        };
         for (id, file) in staged.touched {
             match file {
                 Some(file) => {
@@ -418,18 +228,23 @@ impl Table {
                 }
             }
         }
-        for file in staged.written {
-            let id = self.take_file_id();
-            let rows = file.keys.len() as u64;
-            self.locator.insert(id, &mut file.keys.into_iter().zip(0..));
-            self.files.insert(id, DataFile { add: file.add, rows, deleted: RoaringTreemap::new() });
-        }
         self.version = version;
         self.note = note;
+        for file in staged.written {
+            if !listed {
+                self.index_file(file.add).await?;
+                continue;
+            }
+            let id = self.take_file_id();
+            for (key, row) in file.keys.into_iter().zip(0..) {
+                self.locator.insert(key, RowAddress { file: id, row });
+            }
+            self.files.insert(id, DataFile { add: file.add, rows: file.rows, deleted: RoaringTreemap::new() });
+        }
         if version.is_multiple_of(CHECKPOINT_EVERY) {
             self.start_checkpoint();
         }
-        applied
+        Ok(applied)
     }
 
     fn take_file_id(&mut self) -> FileId {
@@ -496,17 +311,36 @@ impl Table {
             None => RoaringTreemap::new(),
         };
         let store = self.log_store.object_store(None);
-        let key_columns = data_file::read_columns(&store, &self.schema, &add, &self.schema.key, None).await?;
-        let keys = self
-            .hasher
-            .hash(key_columns.columns())
-            .map_err(|source| Error::Arrow { table: self.schema.name.to_string(), source })?;
-        let rows = key_columns.num_rows() as u64;
         let id = self.take_file_id();
-        let mut live = keys.into_iter().zip(0_u32..).filter(|(_, row)| !deleted.contains(u64::from(*row)));
-        self.locator.insert(id, &mut live);
+        let mut rows = 0;
+        if self.hasher.columns().is_empty() {
+            rows = data_file::count_rows(&store, &self.schema, &add).await?;
+        } else {
+            let schema = self.schema.clone();
+            let columns = self.hasher.columns().to_vec();
+            let mut stream = data_file::stream_columns(&store, &schema, &add, &columns, None).await?;
+            while let Some(batch) = stream.try_next().await? {
+                let keys = self.hasher.hash(batch.columns()).map_err(|source| self.arrow(source))?;
+                for key in keys {
+                    if !deleted.contains(rows) {
+                        self.index_row(key, RowAddress { file: id, row: rows as u32 });
+                    }
+                    rows += 1;
+                }
+            }
+            drop(stream);
+        }
         self.files.insert(id, DataFile { add, rows, deleted });
         Ok(())
+    }
+
+    /// Equal rows of a table without a key are told apart by their number.
+    fn index_row(&mut self, key: KeyHash, address: RowAddress) {
+        let key = match self.schema.identity {
+            RowIdentity::WholeRow => self.hasher.occurrence(key, self.hasher.occurrences(key, self.locator.as_ref())),
+            RowIdentity::Key | RowIdentity::AppendOnly => key,
+        };
+        self.locator.insert(key, address);
     }
 
     async fn read_deletion_vector(&self, descriptor: DeletionVectorDescriptor) -> Result<RoaringTreemap, Error> {
@@ -526,14 +360,6 @@ impl Table {
         };
         Err(Error::Unreachable { url: self.url.to_string(), cause: format!("reading a deletion vector: {cause}") })
     }
-}
-
-/// Lake rows read because the log left some of their values out.
-#[derive(Default)]
-struct LakeRows {
-    rows: Vec<RecordBatch>,
-    /// Key to (batch in `rows`, row in it).
-    places: HashMap<KeyHash, (usize, usize)>,
 }
 
 fn remove(add: &Add, now: i64) -> Remove {

@@ -43,9 +43,7 @@ fn value_counts(changes: &HashMap<TableName, Vec<TableChange>>) -> Vec<(TableNam
     for (name, changes) in changes {
         let mut counts = ValueCounts::default();
         for change in changes {
-            if let TableChange::Rows(rows) = change {
-                counts.add(&rows.schema, &rows.unfaithful);
-            }
+            change.add_values(&mut counts);
         }
         if !counts.is_empty() {
             found.push((name.clone(), counts));

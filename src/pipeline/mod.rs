@@ -1,8 +1,8 @@
 //! From sources to the lake: one run per source, batches cut at transaction boundaries, commits, the ledger.
 //!
 //! The pipeline promises: a Delta commit holds whole source transactions; the source is acknowledged only what the ledger
-//! holds; the ledger never runs ahead of a table; memory is bounded by the batch limits and bounded channels; a source
-//! in trouble does not touch the others.
+//! holds; the ledger never runs ahead of a table; memory is bounded by the batch limits and bounded channels, whatever a
+//! transaction's size; a source in trouble does not touch the others.
 
 mod batch;
 mod commit;

@@ -18,14 +18,22 @@ use super::batch::Gatherer;
 use super::commit::{Committer, note_values};
 use super::{Error, RunOptions, SourceSummary, TableSummary};
 use crate::config::{Commit, Config};
-use crate::lake::{Lake, Table};
+use crate::lake::{Lake, Spill, Table};
 use crate::ledger::{self, Entry, Holder, Lease, Ledger, TableState};
-use crate::schema::{RowIdentity, TableName, TableSchema, ValueCounts};
+use crate::schema::{TableName, TableSchema, ValueCounts};
 use crate::snapshot::{self, Loaded};
 use crate::source::{CollectorLimits, Event, Position, ProblemKind, Source, StreamRequest, TableStart};
 
 /// Events between the reader and the gatherer; each is a batch of rows or smaller.
-const CHANNEL_EVENTS: usize = 16;
+const CHANNEL_EVENTS: usize = 8;
+
+/// Rows leave the reader when so much of the budget has been decoded into them: those in the channel, the ones being
+/// built and the one being taken come to an eighth of it.
+const EVENT_SHARE: u64 = 128;
+
+/// What a batch may hold in memory, as a share of the budget: one is gathered while another is written, which needs it a
+/// second time in columns of its own and, encoded, a third.
+const BATCH_SHARE: u64 = 4;
 
 /// How often the ledger follows a position that moves without changes of our tables.
 const IDLE_LEDGER_EVERY: Duration = Duration::from_secs(10);
@@ -46,6 +54,7 @@ pub struct SourceRun<S> {
     pub lake: Lake,
     pub commit: Commit,
     pub memory_budget_bytes: u64,
+    spill: Arc<Spill>,
     pub options: RunOptions,
     pub holder: Holder,
     pub stop: CancellationToken,
@@ -74,6 +83,11 @@ impl<S: Source> SourceRun<S> {
             lake: Lake::new(&config.lake.url, &config.lake.storage),
             commit: config.commit.clone(),
             memory_budget_bytes: config.memory.budget_bytes,
+            spill: Spill::new(
+                config.memory.spill_dir.clone(),
+                config.memory.spill_bytes_max,
+                config.memory.budget_bytes / BATCH_SHARE,
+            ),
             options,
             holder: holder.clone(),
             stop,
@@ -292,6 +306,11 @@ impl<S: Source> SourceRun<S> {
             // The lake does not keep the value policies: they are the contract's of today.
             let policies = discovered.iter().find(|schema| schema.name == *name);
             let mut schema = TableSchema::clone(table.schema());
+            if policies.is_some_and(|declared| declared.identity != schema.identity) {
+                tracing::warn!(source = self.name, table = %name, lake = ?schema.identity, "what identifies its rows has \
+                    changed at the source or in its contract; the lake goes on as it was loaded, until the table's folder is \
+                    removed and it is loaded again");
+            }
             for column in &mut schema.columns {
                 let declared =
                     policies.and_then(|schema| schema.columns.iter().find(|other| other.name == column.name));
@@ -404,16 +423,16 @@ impl<S: Source> SourceRun<S> {
         if fatal.is_empty() { Ok(()) } else { Err(Error::NotReady(fatal)) }
     }
 
-    /// The selected tables that have a key.
+    /// The selected tables that can be followed.
     async fn discover(&self) -> Result<Vec<TableSchema>, Error> {
         let mut schemas = self.source.discover().await?;
         schemas.retain(|schema| {
-            let has_key = schema.identity == RowIdentity::Key && !schema.key.is_empty();
-            if !has_key {
+            let followed = schema.can_be_followed();
+            if !followed {
                 tracing::error!(source = self.name, table = %schema.name,
                     "not captured: it has no key; add a primary key, or `key` to its contract");
             }
-            has_key
+            followed
         });
         if schemas.is_empty() { Err(Error::NoTables) } else { Ok(schemas) }
     }
@@ -430,12 +449,13 @@ impl<S: Source> SourceRun<S> {
             from,
             tables: starts,
             durable: durable_seen,
-            limits: CollectorLimits::default(),
+            limits: self.collector_limits(),
             stop: stream_stop.clone(),
         };
         let state = Loop {
             run: self,
-            gatherer: Gatherer::default(),
+            // A transaction that fills half of what a batch may hold goes to disk, so that there is room for the rest.
+            gatherer: Gatherer::new(self.spill.clone(), self.batch_bytes_max() / 2),
             committer: Some(committer),
             committing: None,
             durable,
@@ -461,6 +481,17 @@ impl<S: Source> SourceRun<S> {
             Err(crate::source::Error::ReceiverGone) | Ok(()) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// What a batch may hold in memory.
+    fn batch_bytes_max(&self) -> u64 {
+        self.commit.bytes_max.min(self.memory_budget_bytes / BATCH_SHARE)
+    }
+
+    fn collector_limits(&self) -> CollectorLimits {
+        let default = CollectorLimits::default();
+        let share = usize::try_from(self.memory_budget_bytes / EVENT_SHARE).unwrap_or(usize::MAX);
+        CollectorLimits { bytes_max: default.bytes_max.min(share), ..default }
     }
 
     fn report(&self, committer: &Committer) {
@@ -526,7 +557,7 @@ impl<S: Source> Loop<'_, S> {
                     outcome?;
                 }
                 event = events.recv(), if !self.draining && self.has_room() => match event {
-                    Some(event) => self.take(event),
+                    Some(event) => self.take(event).await?,
                     None => self.draining = true,
                 },
                 _ = clock.tick() => {}
@@ -541,7 +572,7 @@ impl<S: Source> Loop<'_, S> {
         Ok(())
     }
 
-    fn take(&mut self, event: Event) {
+    async fn take(&mut self, event: Event) -> Result<(), Error> {
         if let Event::Boundary { position, .. } = &event
             && self.target.as_ref().is_some_and(|target| position.covers(target))
         {
@@ -549,6 +580,7 @@ impl<S: Source> Loop<'_, S> {
             self.stream_stop.cancel();
         }
         self.gatherer.add(event);
+        self.gatherer.make_room().await
     }
 
     /// While a commit is under way, the next batch may grow to the limits but not beyond.
@@ -558,9 +590,8 @@ impl<S: Source> Loop<'_, S> {
 
     fn is_full(&self) -> bool {
         let complete = self.gatherer.complete();
-        // Half the budget is for the batch that is being written.
-        let bytes_max = self.run.commit.bytes_max.min(self.run.memory_budget_bytes / 2);
-        complete.rows >= self.run.commit.rows_max || self.gatherer.bytes() >= bytes_max
+        let rows_max = complete.rows >= self.run.commit.rows_max;
+        rows_max || complete.spilled || self.gatherer.bytes() >= self.run.batch_bytes_max()
     }
 
     fn is_due(&self) -> bool {

@@ -21,6 +21,15 @@ pub enum Op {
     UpdateNewKey = 4,
 }
 
+impl Op {
+    /// The operation of a number as above.
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        [Self::Insert, Self::Update, Self::Delete, Self::UpdateOldKey, Self::UpdateNewKey]
+            .get(usize::from(byte))
+            .copied()
+    }
+}
+
 /// Consecutive changes of one table under one schema, in log order.
 #[derive(Clone, Debug)]
 pub struct TableRows {
@@ -37,6 +46,13 @@ pub struct TableRows {
 }
 
 impl TableRows {
+    /// Memory that they hold.
+    pub fn memory_bytes(&self) -> u64 {
+        let unchanged = self.unchanged.capacity() * size_of::<(u32, u16)>();
+        let unfaithful = self.unfaithful.capacity() * size_of::<Unfaithful>();
+        (self.rows.get_array_memory_size() + self.ops.capacity() + unchanged + unfaithful) as u64
+    }
+
     /// The rows before `row` and those from it on; an empty part is `None`.
     pub fn split_at(mut self, row: usize) -> (Option<Self>, Option<Self>) {
         if row == 0 || row >= self.ops.len() {

@@ -89,6 +89,12 @@ impl TableSchema {
         self.columns.iter().position(|column| column.name == name)
     }
 
+    /// Whether the log tells enough to follow its rows: `false` where nothing identifies them and their full images are
+    /// not there either.
+    pub fn can_be_followed(&self) -> bool {
+        self.identity != RowIdentity::Key || !self.key.is_empty()
+    }
+
     pub fn is_key(&self, index: usize) -> bool {
         self.key.contains(&index)
     }

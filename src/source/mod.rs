@@ -114,8 +114,8 @@ pub trait Source: Send + Sync + 'static {
     /// Everything that would keep `tables` from being captured, each with its remedy. Changes nothing.
     fn preflight(&self) -> impl Future<Output = Result<Vec<Problem>, Error>> + Send;
 
-    /// The tables that the configuration selects, as the catalog describes them now, contracts applied. One that has
-    /// no key and gets none by contract comes with an empty `key`: the caller refuses it.
+    /// The tables that the configuration selects, as the catalog describes them now, contracts applied. The caller
+    /// refuses those that [`TableSchema::can_be_followed`] does not hold for.
     fn discover(&self) -> impl Future<Output = Result<Vec<TableSchema>, Error>> + Send;
 
     /// The position of the last transaction committed so far.

@@ -8,6 +8,10 @@ on_every_kind!(
 );
 
 async fn a_table_without_a_key_is_named_and_the_others_go_on(kind: Kind) {
+    // MySQL logs whole rows: there it is followed (tests/keyless.rs).
+    if kind != Kind::Postgres {
+        return;
+    }
     let Some(mut case) = Case::new(kind, "nokey").await else { return };
     case.session
         .run("CREATE TABLE keyless (a INT NOT NULL, b INT); INSERT INTO keyless VALUES (1, 1), (2, NULL)")

@@ -88,10 +88,10 @@ url = {url}
     if plan.patterns.is_empty() {
         for table in &plan.tables {
             let line = quoted(&escaped_glob(&table.name.to_string()));
-            let _ = if table.key.is_empty() {
-                writeln!(text, "  # {line}, # has no key: give it a primary key, or a contract with `key`")
-            } else {
+            let _ = if table.can_be_followed() {
                 writeln!(text, "  {line},")
+            } else {
+                writeln!(text, "  # {line}, # has no key: give it a primary key, or a contract with `key`")
             };
         }
     } else {
@@ -115,6 +115,12 @@ pub(super) fn contract(plan: &Plan, table: &TableSchema) -> String {
     if table.key.is_empty() {
         text.push_str("# The source has no key: name the columns that together are different in every row.\n");
         text.push_str("# key = [\"…\"]\n");
+        if table.can_be_followed() {
+            text.push_str(
+                "# Without one it is followed as a multiset of whole rows, unless rows are only ever added:\n",
+            );
+            text.push_str("# without_key = \"append\"\n");
+        }
     }
     text.push_str("# partition_by = [\"…\"]\n# Columns that never reach the lake.\n# exclude = [\"…\"]\n");
     text
@@ -159,7 +165,7 @@ fn postgres_grants(plan: &Plan, schemas: &[&str]) -> String {
     let keyed: Vec<String> = plan
         .tables
         .iter()
-        .filter(|table| !table.key.is_empty())
+        .filter(|table| table.can_be_followed())
         .map(|table| format!("ONLY {}.{}", identifier(&table.name.schema), identifier(&table.name.table)))
         .collect();
     let publication = identifier(&default_slot(&plan.name));
@@ -186,7 +192,7 @@ pub(super) fn next_steps(plan: &Plan, out: &Path, contracts: usize) -> String {
         out.join("schemas").display()
     );
     let keyless: Vec<String> =
-        plan.tables.iter().filter(|table| table.key.is_empty()).map(|table| table.name.to_string()).collect();
+        plan.tables.iter().filter(|table| !table.can_be_followed()).map(|table| table.name.to_string()).collect();
     if !keyless.is_empty() {
         let _ = writeln!(text, "\nwithout a key, and so left out until they have one: {}", keyless.join(", "));
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::config::{Contracts, SourceConfig};
+use crate::config::{Contract, Contracts, SourceConfig};
 use crate::schema::{Column, LakeType, Policy, RowIdentity, TableName, TableSchema};
 use crate::source::Error;
 
@@ -155,13 +155,13 @@ pub async fn tables(
         for at in 0..schema.columns.len() {
             schema.columns[at].nullable = !schema.key.contains(&at);
         }
-        if let Some(contract) = contracts.get(&config.name, &schema.name.to_string()) {
-            *schema = schema.clone().with_contract(contract).map_err(|finding| Error::Setting {
-                subject: format!("table {}", schema.name),
-                finding,
-                remedy: "correct the table's contract".to_owned(),
-            })?;
-        }
+        let none = Contract::default();
+        let contract = contracts.get(&config.name, &schema.name.to_string()).unwrap_or(&none);
+        *schema = schema.clone().with_contract(contract).map_err(|finding| Error::Setting {
+            subject: format!("table {}", schema.name),
+            finding,
+            remedy: "correct the table's contract".to_owned(),
+        })?;
     }
     Ok(found)
 }

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use crate::schema::{ColumnBuilder, LakeType, Op, RowBuilder, TableSchema};
+use crate::schema::{ColumnBuilder, LakeType, Op, RowBuilder, RowIdentity, TableSchema};
 use crate::source::RowSink;
 
 use super::charset::{BINARY_COLLATION, Charset, Collations};
@@ -160,7 +160,8 @@ impl Plan {
                     self.cut(&mut wire, &mut after)?;
                     let same_key =
                         self.steps.iter().zip(before.iter().zip(&after)).all(|(step, (b, a))| !step.key || b == a);
-                    if same_key {
+                    // Without a key only the old image says which row it was.
+                    if same_key && self.schema.identity != RowIdentity::WholeRow {
                         row(&after, Op::Update)?;
                     } else {
                         row(&before, Op::UpdateOldKey)?;
@@ -431,7 +432,7 @@ fn padded<const WIDTH: usize>(bytes: &[u8]) -> Result<[u8; WIDTH], Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::{Column, Policy, RowIdentity, TableName};
+    use crate::schema::{Column, Policy, TableName};
     use crate::source::{Collector, CollectorLimits, Position};
     use arrow::array::RecordBatch;
     use arrow::util::display::ArrayFormatter;

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::config::{Contracts, SourceConfig, TableSelection};
+use crate::schema::RowIdentity;
 use crate::source::{Error, Problem, ProblemKind};
 
 use super::catalog::{self, CatalogTable};
@@ -285,13 +286,15 @@ fn table_problems(table: &CatalogTable) -> Vec<Problem> {
             "name the column in `exclude` of the table's contract, or change its definition",
         ));
     }
-    if table.schema.key.is_empty() {
+    if table.schema.identity == RowIdentity::WholeRow {
         problems.push(Problem::new(
-            ProblemKind::Table,
+            ProblemKind::Warning,
             &subject,
-            "has neither a primary key nor a UNIQUE index without NULLs, so its rows can't be told apart",
+            "has neither a primary key nor a UNIQUE index without NULLs: it is followed as a multiset of whole rows, which \
+             costs about 40 bytes of memory a row and reads the whole table when lakeward starts",
             format!(
-                "give it a primary key, or state one in its contract: table = \"{}\" and key = [\"…\"]",
+                "give it a primary key, or state in its contract (table = \"{}\") what identifies its rows, key = [\"…\"], \
+                 or that they are only ever added, without_key = \"append\"",
                 table.schema.name
             ),
         ));

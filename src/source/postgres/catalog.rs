@@ -243,7 +243,12 @@ impl CatalogTable {
             // The contract can't make up for what the log does not tell.
             contract.key.clear();
         }
-        schema.with_contract(&contract)
+        let mut schema = schema.with_contract(&contract)?;
+        if schema.key.is_empty() {
+            // Not followed without a key.
+            schema.identity = RowIdentity::Key;
+        }
+        Ok(schema)
     }
 
     /// Columns whose type has no lake form of its own.

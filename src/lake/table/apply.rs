@@ -1,0 +1,325 @@
+//! Staging a batch: collapse → locate → carry → write, everything but the commit.
+//!
+//! A batch in memory is collapsed in one pass and written as one file a partition, and the keys of its rows are kept for
+//! the index. Of a batch on disk ([`Spill`](super::super::spill::Spill)) only a few bytes a row are ever in memory: its
+//! keys are dealt out to buckets on disk, each collapsed in a pass of its own; which rows live on and which old rows go
+//! are bitmaps; then its parts are read once more, in log order, and written to files of a size; and the index learns
+//! their keys by reading them back.
+
+use std::collections::BTreeMap;
+
+use arrow::array::RecordBatch;
+use chrono::Utc;
+use deltalake::kernel::Action;
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+use roaring::{RoaringBitmap, RoaringTreemap};
+
+use super::super::Error;
+use super::super::buckets::Buckets;
+use super::super::changes::{ChangeSet, TableChange};
+use super::super::data_file::{self, DataFile, Roll, TableWriter, WrittenFile};
+use super::super::deletion_vector::DeletionVectorObject;
+use super::super::locator::{FileId, KeyHash};
+use super::super::merge::{CollapseError, Ending, PASS_BYTES_PER_KEY, Pass, RowNumber, Trail, check_key_changes};
+use super::super::spill::Spill;
+use super::{Table, remove};
+use crate::schema::{Op, RowIdentity};
+
+/// Old rows that go, by file.
+pub(super) type Dying = BTreeMap<FileId, RoaringTreemap>;
+
+/// A batch written to the store and not yet committed.
+pub(super) struct Staged {
+    pub actions: Vec<Action>,
+    pub truncated: bool,
+    /// New deletion state of old files; `None` when no live row is left.
+    pub touched: Vec<(FileId, Option<DataFile>)>,
+    pub gone: Gone,
+    pub written: Vec<WrittenFile>,
+    pub rows_removed: u64,
+}
+
+/// What the index must forget.
+pub(super) enum Gone {
+    Keys(Vec<KeyHash>),
+    /// Too many to list by key. The files written are not indexed either.
+    Rows(Dying),
+}
+
+/// Which rows of the batch are written.
+enum Live {
+    /// With their keys, in log order.
+    Listed(Vec<(RowNumber, KeyHash)>),
+    Marked(RoaringBitmap),
+    All,
+}
+
+/// What a batch comes down to.
+struct Collapsed {
+    live: Live,
+    dying: Dying,
+    gone: Vec<KeyHash>,
+    trail: Trail,
+}
+
+/// Which old files change, and how.
+#[derive(Default)]
+struct Removal {
+    touched: Vec<(FileId, Option<DataFile>)>,
+    rows: u64,
+    actions: Vec<Action>,
+    /// Name and bytes of the deletion vectors' object.
+    vectors: Option<(String, Vec<u8>)>,
+}
+
+impl Table {
+    pub(super) async fn stage(&self, changes: &[TableChange]) -> Result<Staged, Error> {
+        let set = ChangeSet::new(changes).map_err(|cause| self.misfit(&cause))?;
+        let spill = set.spill().cloned();
+        let _turn = match &spill {
+            Some(spill) => Some(spill.turn().await),
+            None => None,
+        };
+        let collapsed = match &spill {
+            _ if self.schema.identity == RowIdentity::AppendOnly => self.collapse_additions(&set).await?,
+            None => self.collapse_in_memory(&set).await?,
+            Some(spill) => self.collapse_on_disk(&set, spill).await?,
+        };
+        let removal = if set.truncated { self.remove_all() } else { self.remove_rows(&collapsed.dying)? };
+        let store = self.log_store.object_store(None);
+        let write_vectors = async {
+            let Some((name, bytes)) = removal.vectors else { return Ok(()) };
+            store.put(&Path::from(name.as_str()), bytes.into()).await.map(drop).map_err(|source| Error::Store {
+                context: format!("lake table {}: writing {name}", self.schema.name),
+                source,
+            })
+        };
+        let (written, ()) = futures::try_join!(self.write_live(&set, &collapsed, spill.as_deref()), write_vectors)?;
+        let mut actions = removal.actions;
+        actions.extend(written.iter().map(|file| Action::Add(file.add.clone())));
+        Ok(Staged {
+            actions,
+            truncated: set.truncated,
+            touched: removal.touched,
+            gone: if spill.is_some() { Gone::Rows(collapsed.dying) } else { Gone::Keys(collapsed.gone) },
+            written,
+            rows_removed: removal.rows,
+        })
+    }
+
+    /// A table whose rows are only ever added needs no index; anything else in its log is an error.
+    async fn collapse_additions(&self, set: &ChangeSet<'_>) -> Result<Collapsed, Error> {
+        for part in 0..set.parts() {
+            let rows = set.load(part).await?;
+            if rows.ops.iter().any(|op| *op != Op::Insert) {
+                return Err(Error::Table {
+                    table: self.schema.name.to_string(),
+                    finding: "a row was updated or deleted, which its contract (`without_key = \"append\"`) rules out"
+                        .to_owned(),
+                    remedy:
+                        "remove `without_key` from the contract or give the table a key, remove the table's folder \
+                             in the lake and restart to load it again"
+                            .to_owned(),
+                });
+            }
+            if !rows.unchanged.is_empty() {
+                return Err(self.misfit(&CollapseError::NothingToFindBy));
+            }
+        }
+        Ok(Collapsed { live: Live::All, dying: Dying::new(), gone: Vec::new(), trail: Trail::default() })
+    }
+
+    async fn collapse_in_memory(&self, set: &ChangeSet<'_>) -> Result<Collapsed, Error> {
+        let mut trail = self.trail(set)?;
+        let mut pass = Pass::new(self.schema.identity, set.truncated);
+        for part in 0..set.parts() {
+            let rows = set.load(part).await?;
+            check_key_changes(&rows.ops).map_err(|cause| self.misfit(&cause))?;
+            let numbered = set.range(part).zip(self.hash(&rows.rows)?).zip(&rows.ops);
+            for ((row, key), op) in numbered {
+                pass.take(row, key, *op, &mut trail);
+            }
+        }
+        let mut live = Vec::new();
+        let (mut dying, mut gone) = (Dying::new(), Vec::new());
+        let mut end = |ending| match ending {
+            Ending::Live(row, key) => live.push((row, key)),
+            Ending::Touched(key) => {
+                if self.mark_dying(key, set.truncated, &mut dying) {
+                    gone.push(key);
+                }
+            }
+        };
+        pass.finish(&trail, &self.hasher, self.locator.as_ref(), &mut end).map_err(|cause| self.misfit(&cause))?;
+        // The map's order is random; log order keeps neighbours together and commits reproducible.
+        live.sort_unstable();
+        Ok(Collapsed { live: Live::Listed(live), dying, gone, trail })
+    }
+
+    async fn collapse_on_disk(&self, set: &ChangeSet<'_>, spill: &std::sync::Arc<Spill>) -> Result<Collapsed, Error> {
+        let mut trail = self.trail(set)?;
+        let passes = (u64::from(set.rows()) * PASS_BYTES_PER_KEY).div_ceil(spill.memory_bytes() / 4).max(1);
+        let mut buckets = Buckets::create(spill, passes as usize)?;
+        for part in 0..set.parts() {
+            let rows = set.load(part).await?;
+            check_key_changes(&rows.ops).map_err(|cause| self.misfit(&cause))?;
+            let numbered = set.range(part).zip(self.hash(&rows.rows)?).zip(&rows.ops);
+            for ((row, key), op) in numbered {
+                buckets.put(row, key, *op)?;
+            }
+        }
+        let mut live = RoaringBitmap::new();
+        let mut dying = Dying::new();
+        for bucket in buckets.finish()? {
+            let mut pass = Pass::new(self.schema.identity, set.truncated);
+            for chunk in 0..bucket.chunks() {
+                for (row, key, op) in bucket.read(chunk)? {
+                    pass.take(row, key, op, &mut trail);
+                }
+                // Other tasks of this process, the lease's keeper among them, must get their turn.
+                tokio::task::yield_now().await;
+            }
+            let mut end = |ending| match ending {
+                Ending::Live(row, _) => {
+                    live.insert(row);
+                }
+                Ending::Touched(key) => {
+                    self.mark_dying(key, set.truncated, &mut dying);
+                }
+            };
+            pass.finish(&trail, &self.hasher, self.locator.as_ref(), &mut end).map_err(|cause| self.misfit(&cause))?;
+        }
+        Ok(Collapsed { live: Live::Marked(live), dying, gone: Vec::new(), trail })
+    }
+
+    /// The trail that this batch needs: of values left out, or of equal rows.
+    fn trail(&self, set: &ChangeSet<'_>) -> Result<Trail, Error> {
+        match (self.schema.identity, set.has_unchanged()) {
+            (RowIdentity::Key, false) => Ok(Trail::default()),
+            (RowIdentity::Key, true) | (_, false) => Ok(Trail::new(set.rows() as usize)),
+            (_, true) => Err(self.misfit(&CollapseError::NothingToFindBy)),
+        }
+    }
+
+    /// Whether the lake has a row of this key, which now goes.
+    fn mark_dying(&self, key: KeyHash, truncated: bool, dying: &mut Dying) -> bool {
+        let Some(address) = (if truncated { None } else { self.locator.find(key) }) else { return false };
+        dying.entry(address.file).or_default().insert(u64::from(address.row));
+        true
+    }
+
+    pub(super) fn hash(&self, rows: &RecordBatch) -> Result<Vec<KeyHash>, Error> {
+        self.hasher.hash_batch(rows).map_err(|source| self.arrow(source))
+    }
+
+    pub(super) fn arrow(&self, source: arrow::error::ArrowError) -> Error {
+        Error::Arrow { table: self.schema.name.to_string(), source }
+    }
+
+    fn misfit(&self, cause: &CollapseError) -> Error {
+        Error::Table {
+            table: self.schema.name.to_string(),
+            finding: format!("the changes do not fit: {cause}"),
+            remedy: "remove the table's folder in the lake and restart to load it again".to_owned(),
+        }
+    }
+
+    /// Drops every file.
+    fn remove_all(&self) -> Removal {
+        let now = Utc::now().timestamp_millis();
+        Removal {
+            actions: self.files.values().map(|file| Action::Remove(remove(&file.add, now))).collect(),
+            touched: self.files.keys().map(|&id| (id, None)).collect(),
+            rows: self.live_rows(),
+            ..Removal::default()
+        }
+    }
+
+    /// Marks rows as deleted, file by file.
+    fn remove_rows(&self, dying: &Dying) -> Result<Removal, Error> {
+        let mut removal = Removal { rows: dying.values().map(RoaringTreemap::len).sum(), ..Removal::default() };
+        let now = Utc::now().timestamp_millis();
+        let mut shrunk: Vec<(FileId, DataFile)> = Vec::new();
+        for (&id, rows) in dying {
+            let file = self.file(id)?;
+            removal.actions.push(Action::Remove(remove(&file.add, now)));
+            let deleted = &file.deleted | rows;
+            if deleted.len() >= file.rows {
+                removal.touched.push((id, None));
+            } else {
+                shrunk.push((id, DataFile { add: file.add.clone(), rows: file.rows, deleted }));
+            }
+        }
+        if shrunk.is_empty() {
+            return Ok(removal);
+        }
+        let object = DeletionVectorObject::encode(shrunk.iter().map(|(_, file)| &file.deleted)).map_err(|cause| {
+            Error::Table {
+                table: self.schema.name.to_string(),
+                finding: format!("its deletion vectors cannot be written: {cause}"),
+                remedy: "report this as a defect of lakeward".to_owned(),
+            }
+        })?;
+        let name = object.file_name();
+        let (bytes, descriptors) = object.into_parts();
+        for ((id, mut file), descriptor) in shrunk.into_iter().zip(descriptors) {
+            file.add.deletion_vector = Some(descriptor);
+            file.add.data_change = true;
+            data_file::loosen_bounds(&mut file.add);
+            removal.actions.push(Action::Add(file.add.clone()));
+            removal.touched.push((id, Some(file)));
+        }
+        removal.vectors = Some((name, bytes));
+        Ok(removal)
+    }
+
+    async fn write_live(
+        &self,
+        set: &ChangeSet<'_>,
+        collapsed: &Collapsed,
+        spill: Option<&Spill>,
+    ) -> Result<Vec<WrittenFile>, Error> {
+        let store = self.log_store.object_store(None);
+        let roll = spill.map_or(Roll::Never, |spill| Roll::within(spill.memory_bytes()));
+        let mut writer = TableWriter::new(self.schema.clone(), store, roll)?;
+        match self.write_rows(set, collapsed, spill, &mut writer).await {
+            Ok(()) => writer.close().await,
+            Err(error) => {
+                writer.abort().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn write_rows(
+        &self,
+        set: &ChangeSet<'_>,
+        collapsed: &Collapsed,
+        spill: Option<&Spill>,
+        writer: &mut TableWriter,
+    ) -> Result<(), Error> {
+        if let Live::Listed(live) = &collapsed.live {
+            let (rows, keys): (Vec<RowNumber>, Vec<KeyHash>) = live.iter().copied().unzip();
+            let rows = self.complete_rows(set, &collapsed.trail, &rows).await?;
+            return writer.write(&rows, &keys).await;
+        }
+        // Following trails looks at many parts for each chunk, so that it pays to have few chunks.
+        let share = if set.has_unchanged() { 4 } else { 16 };
+        let bytes_max = spill.map_or(u64::MAX, |spill| spill.memory_bytes() / share);
+        let (mut rows, mut bytes): (Vec<RowNumber>, u64) = (Vec::new(), 0);
+        for part in 0..set.parts() {
+            match &collapsed.live {
+                Live::Marked(live) => rows.extend(live.range(set.range(part))),
+                Live::All | Live::Listed(_) => rows.extend(set.range(part)),
+            }
+            bytes += set.bytes(part);
+            if bytes >= bytes_max || part + 1 == set.parts() {
+                writer.write(&self.complete_rows(set, &collapsed.trail, &rows).await?, &[]).await?;
+                rows.clear();
+                bytes = 0;
+            }
+        }
+        Ok(())
+    }
+}
