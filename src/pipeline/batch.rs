@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 
+use super::prepared::{Decision, Prepared, PreparedSets};
 use crate::lake::TableChange;
 use crate::schema::TableName;
 use crate::source::{Error, Event, Position};
@@ -26,6 +27,8 @@ pub struct Batch {
     pub fresh_until: Option<DateTime<Utc>>,
     /// When its first event came.
     pub since: Option<Instant>,
+    /// The prepared transactions that are undecided at `position`, if they changed.
+    pub prepared: Option<PreparedSets>,
 }
 
 impl Batch {
@@ -41,6 +44,7 @@ pub struct Gatherer {
     open: Vec<(TableName, TableChange)>,
     open_rows: u64,
     open_bytes: u64,
+    prepared: Prepared,
     /// Tables that left the stream, with the reason, not yet taken.
     stopped: BTreeMap<TableName, Error>,
     /// Tables that left the stream at any time: a source may have sent more of them before it noticed.
@@ -48,6 +52,11 @@ pub struct Gatherer {
 }
 
 impl Gatherer {
+    /// Begins where these transactions are prepared and undecided.
+    pub fn new(prepared: PreparedSets) -> Self {
+        Self { prepared: Prepared::new(prepared), ..Self::default() }
+    }
+
     pub fn complete(&self) -> &Batch {
         &self.complete
     }
@@ -76,10 +85,23 @@ impl Gatherer {
             }
             Event::Truncate(table) => self.push(table, TableChange::Truncate),
             Event::Rollback => self.drop_open(),
-            Event::TableStopped { table, error } => {
-                self.open.retain(|(name, _)| *name != table);
-                self.gone.insert(table.clone());
-                self.stopped.insert(table, error);
+            Event::TableStopped { table, error } => self.stop(table, error),
+            Event::Prepared { xid, unsent } => {
+                let changes = std::mem::take(&mut self.open);
+                self.drop_open();
+                self.prepared.hold(xid, changes, unsent);
+            }
+            Event::Decided { xid, commit, wanting, place } => {
+                let Decision { changes, lost } = self.prepared.decide(&xid, commit, &wanting, &place);
+                for (table, change) in changes {
+                    match change {
+                        TableChange::Rows(rows) => self.add(Event::Rows(rows)),
+                        TableChange::Truncate => self.push(table, TableChange::Truncate),
+                    }
+                }
+                for (table, error) in lost {
+                    self.stop(table, error);
+                }
             }
             Event::Boundary { position, committed_at, transactions, caught_up, told_at } => {
                 for (table, change) in self.open.drain(..) {
@@ -89,11 +111,18 @@ impl Gatherer {
                 self.complete.bytes += std::mem::take(&mut self.open_bytes);
                 self.complete.transactions += transactions;
                 self.complete.position = Some(position);
+                self.complete.prepared = self.prepared.take_changed().or(self.complete.prepared.take());
                 self.complete.since.get_or_insert_with(Instant::now);
                 let fresh_until = if caught_up { Some(told_at) } else { committed_at };
                 self.complete.fresh_until = fresh_until.or(self.complete.fresh_until);
             }
         }
+    }
+
+    fn stop(&mut self, table: TableName, error: Error) {
+        self.open.retain(|(name, _)| *name != table);
+        self.gone.insert(table.clone());
+        self.stopped.insert(table, error);
     }
 
     fn push(&mut self, table: TableName, change: TableChange) {
