@@ -157,7 +157,7 @@ new_data_folder() {
 
 create_mysql_users() {
     local monitor="REPLICATION CLIENT"
-    [[ $kind = mysql ]] || monitor="BINLOG MONITOR"
+    if [[ $kind = mysql ]]; then monitor+=", XA_RECOVER_ADMIN"; else monitor="BINLOG MONITOR"; fi
     # Not in the binlog: the log begins with the test's own statements.
     sql_root <<SQL
 SET SESSION sql_log_bin = 0;

@@ -4,15 +4,18 @@
 //!
 //! * `position/`: up to which log position every table of the source is in the lake, and which tables stopped. The
 //!   source is acknowledged only up to here.
+//! * `prepared/`: not numbered; changes of transactions that are prepared and wait for their decision.
 //! * `lease/`: which process runs the source (see [`Lease`]).
 //!
 //! Nothing is ever overwritten, so two writers can't both believe they wrote number n. The ledger knows positions as
 //! text only.
 
 mod lease;
+mod prepared;
 mod series;
 
 pub use lease::{Holder, Lease, RENEW_EVERY};
+pub use prepared::{PreparedEntry, PreparedObjects};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -86,10 +89,15 @@ pub struct Entry {
     /// By table: values without a faithful lake form that were met since the table was loaded, the load included.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub values: BTreeMap<String, ValueCounts>,
+    /// Transactions that are prepared at this position and wait for their decision; their changes are kept in objects of
+    /// their own (see [`PreparedObjects`]).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prepared: Vec<PreparedEntry>,
 }
 
 /// A source's position series, open for appending.
 pub struct Ledger {
+    prepared: PreparedObjects,
     series: Series,
     latest: Option<u64>,
 }
@@ -97,15 +105,23 @@ pub struct Ledger {
 impl Ledger {
     /// Reads the newest entry. `store` is rooted at the source's ledger folder.
     pub async fn open(store: Arc<dyn ObjectStore>) -> Result<(Self, Option<Entry>), Error> {
+        let prepared = PreparedObjects::new(store.clone());
         let series = Series::new(store, "position");
-        let Some((number, text)) = series.latest().await? else { return Ok((Self { series, latest: None }, None)) };
+        let Some((number, text)) = series.latest().await? else {
+            return Ok((Self { prepared, series, latest: None }, None));
+        };
         let path = series.path(number).to_string();
         let entry: Entry = serde_json::from_str(&text)
             .map_err(|cause| Error::Unreadable { path: path.clone(), cause: cause.to_string() })?;
         if entry.format != FORMAT {
             return Err(Error::Unreadable { path, cause: format!("its format is {}, not {FORMAT}", entry.format) });
         }
-        Ok((Self { series, latest: Some(number) }, Some(entry)))
+        Ok((Self { prepared, series, latest: Some(number) }, Some(entry)))
+    }
+
+    /// Where the changes of prepared transactions are.
+    pub fn prepared(&self) -> &PreparedObjects {
+        &self.prepared
     }
 
     /// Appends an entry. An error of the store leaves it open whether it landed: open the ledger again.
@@ -137,6 +153,7 @@ impl Entry {
             written_at: Utc::now(),
             tables: BTreeMap::new(),
             values: BTreeMap::new(),
+            prepared: Vec::new(),
         }
     }
 }

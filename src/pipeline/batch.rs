@@ -13,6 +13,7 @@ use std::time::Instant;
 use chrono::{DateTime, Utc};
 
 use super::Error as RunError;
+use super::prepared::{Decision, Prepared, PreparedSets};
 use crate::lake::{self, Spill, SpillFile, SpilledRows, TableChange};
 use crate::schema::TableName;
 use crate::source::{Error, Event, Position};
@@ -33,6 +34,8 @@ pub struct Batch {
     pub fresh_until: Option<DateTime<Utc>>,
     /// When its first event came.
     pub since: Option<Instant>,
+    /// The prepared transactions that are undecided at `position`, if they changed.
+    pub prepared: Option<PreparedSets>,
 }
 
 impl Batch {
@@ -56,6 +59,7 @@ struct Pending {
 pub struct Gatherer {
     complete: Batch,
     open: Vec<Pending>,
+    prepared: Prepared,
     spill: Arc<Spill>,
     /// What the open transaction may have in memory.
     open_bytes_max: u64,
@@ -68,10 +72,12 @@ pub struct Gatherer {
 }
 
 impl Gatherer {
-    pub fn new(spill: Arc<Spill>, open_bytes_max: u64) -> Self {
+    /// Begins where `prepared` are prepared and undecided.
+    pub fn new(spill: Arc<Spill>, open_bytes_max: u64, prepared: PreparedSets) -> Self {
         Self {
             complete: Batch::default(),
             open: Vec::new(),
+            prepared: Prepared::new(prepared),
             spill,
             open_bytes_max,
             files: HashMap::new(),
@@ -105,25 +111,24 @@ impl Gatherer {
     /// Adds the next event of the source.
     pub fn add(&mut self, event: Event) {
         match event {
-            Event::Rows(rows) => {
-                let (count, bytes) = (rows.ops.len() as u64, rows.memory_bytes());
-                self.push(rows.schema.name.clone(), TableChange::Rows(rows), count, bytes);
+            Event::Rows(rows) => self.push(rows.schema.name.clone(), TableChange::Rows(rows)),
+            Event::Truncate(table) => self.push(table, TableChange::Truncate),
+            Event::Rollback => self.drop_open(),
+            Event::TableStopped { table, error } => self.stop(table, error),
+            Event::Prepared { xid, unsent } => {
+                let changes = std::mem::take(&mut self.open);
+                self.drop_open();
+                let changes = changes.into_iter().map(|pending| (pending.table, pending.change)).collect();
+                self.prepared.hold(xid, changes, unsent);
             }
-            Event::Truncate(table) => {
-                // What came before it is of no effect, and need not wait for the end of the transaction.
-                self.open.retain(|pending| pending.table != table);
-                self.files.remove(&table);
-                self.push(table, TableChange::Truncate, 0, 0);
-            }
-            Event::Rollback => {
-                self.open.clear();
-                self.files.clear();
-            }
-            Event::TableStopped { table, error } => {
-                self.open.retain(|pending| pending.table != table);
-                self.files.remove(&table);
-                self.gone.insert(table.clone());
-                self.stopped.insert(table, error);
+            Event::Decided { xid, commit, wanting, place } => {
+                let Decision { changes, lost } = self.prepared.decide(&xid, commit, &wanting, &place);
+                for (table, change) in changes {
+                    self.push(table, change);
+                }
+                for (table, error) in lost {
+                    self.stop(table, error);
+                }
             }
             Event::Boundary { position, committed_at, transactions, caught_up, told_at } => {
                 for Pending { table, change, rows, bytes } in self.open.drain(..) {
@@ -136,6 +141,7 @@ impl Gatherer {
                 self.files.clear();
                 self.complete.transactions += transactions;
                 self.complete.position = Some(position);
+                self.complete.prepared = self.prepared.take_changed().or(self.complete.prepared.take());
                 self.complete.since.get_or_insert_with(Instant::now);
                 let fresh_until = if caught_up { Some(told_at) } else { committed_at };
                 self.complete.fresh_until = fresh_until.or(self.complete.fresh_until);
@@ -143,10 +149,39 @@ impl Gatherer {
         }
     }
 
-    fn push(&mut self, table: TableName, change: TableChange, rows: u64, bytes: u64) {
-        if !self.gone.contains(&table) {
-            self.open.push(Pending { table, change, rows, bytes });
+    fn stop(&mut self, table: TableName, error: Error) {
+        self.forget(&table);
+        self.gone.insert(table.clone());
+        self.stopped.insert(table, error);
+    }
+
+    fn push(&mut self, table: TableName, change: TableChange) {
+        if self.gone.contains(&table) {
+            return;
         }
+        let (rows, bytes) = match &change {
+            TableChange::Rows(rows) => (rows.ops.len() as u64, rows.memory_bytes()),
+            TableChange::Spilled(rows) => (u64::from(rows.rows()), 0),
+            TableChange::Truncate => {
+                // What came before it is of no effect, and need not wait for the end of the transaction.
+                self.forget(&table);
+                (0, 0)
+            }
+        };
+        self.open.push(Pending { table, change, rows, bytes });
+    }
+
+    /// Drops a table's part of the open transaction.
+    fn forget(&mut self, table: &TableName) {
+        self.open.retain(|pending| pending.table != *table);
+        self.files.remove(table);
+    }
+
+    /// Forgets the open transaction.
+    fn drop_open(&mut self) {
+        self.open.clear();
+        self.files.clear();
+    }
     }
 
     /// Puts the open transaction on disk when it holds more memory than it may.
@@ -191,7 +226,7 @@ mod tests {
     use crate::schema::{Column, ColumnBuilder, LakeType, Op, Policy, RowBuilder, RowIdentity, TableRows, TableSchema};
 
     fn gatherer() -> Gatherer {
-        Gatherer::new(Spill::new(std::env::temp_dir(), 1 << 30, 1 << 20), 1)
+        Gatherer::new(Spill::new(std::env::temp_dir(), 1 << 30, 1 << 20), 1, PreparedSets::new())
     }
 
     fn truncate() -> Event {

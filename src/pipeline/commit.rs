@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use super::Error;
 use super::batch::Batch;
+use super::prepared;
 use crate::lake::{self, Applied, Table, TableChange};
 use crate::ledger::{Entry, Ledger, TableState};
 use crate::schema::{TableName, ValueCounts};
@@ -65,6 +66,10 @@ impl Committer {
     pub async fn commit(&mut self, batch: Batch, stopped: BTreeMap<TableName, source::Error>) -> Result<(), Error> {
         let position = batch.position.as_ref().map_or_else(|| self.entry.position.clone(), ToString::to_string);
         let values = value_counts(&batch.tables);
+        let decided = match &batch.prepared {
+            Some(sets) => prepared::persist(self.ledger.prepared(), sets, &mut self.entry).await?,
+            None => Vec::new(),
+        };
         let mut failed = self.commit_tables(batch.tables, &position).await?;
         failed.extend(stopped.into_iter().map(|(table, error)| (table, error.to_string())));
         // Those that failed do not hold this batch; where exactly they stand, their own last commit says.
@@ -86,6 +91,7 @@ impl Committer {
         self.entry.fresh_until = batch.fresh_until.or(self.entry.fresh_until);
         self.entry.written_at = Utc::now();
         self.ledger.append(&self.entry).await?;
+        self.ledger.prepared().forget(&decided).await;
         Ok(())
     }
 

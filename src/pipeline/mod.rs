@@ -6,6 +6,7 @@
 
 mod batch;
 mod commit;
+mod prepared;
 mod error;
 mod source_run;
 

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::batch::Gatherer;
 use super::commit::{Committer, note_values};
+use super::prepared::{self, PreparedSets};
 use super::{Error, RunOptions, SourceSummary, TableSummary};
 use crate::config::{Commit, Config};
 use crate::lake::{Lake, Spill, Table};
@@ -66,6 +67,8 @@ struct Prepared {
     from: Position,
     committer: Committer,
     starts: HashMap<TableName, TableStart>,
+    /// Transactions that wait for their decision at `from`.
+    undecided: PreparedSets,
 }
 
 impl<S: Source> SourceRun<S> {
@@ -209,6 +212,7 @@ impl<S: Source> SourceRun<S> {
             .into());
         }
         let durable = entry.as_ref().map(|entry| parse_position(&entry.position)).transpose()?;
+        let undecided = prepared::load(&ledger, entry.as_ref()).await?;
         let discovered = self.discover().await?;
 
         for table in entry.iter().flat_map(|entry| entry.tables.keys()) {
@@ -320,7 +324,9 @@ impl<S: Source> SourceRun<S> {
         }
         entry.tables = states;
         entry.written_at = chrono::Utc::now();
+        let leftovers = ledger.prepared().leftovers(&entry.prepared).await?;
         ledger.append(&entry).await?;
+        ledger.prepared().forget(&leftovers).await;
         let committer = Committer {
             source: self.name.clone(),
             tables: open,
@@ -330,7 +336,7 @@ impl<S: Source> SourceRun<S> {
             rows: 0,
             transactions: 0,
         };
-        Ok(Prepared { from, committer, starts })
+        Ok(Prepared { from, committer, starts, undecided })
     }
 
     /// Tables that have been out of the source's publication have a gap. That is written down before
@@ -439,7 +445,7 @@ impl<S: Source> SourceRun<S> {
 
     /// Streams and commits until stopped or, with a target, until the target is in the lake.
     async fn stream(&self, prepared: Prepared, target: Option<Position>) -> Result<(), Error> {
-        let Prepared { from, committer, starts } = prepared;
+        let Prepared { from, committer, starts, undecided } = prepared;
         let (durable, durable_seen) = watch::channel(from.clone());
         let stream_stop = self.stop.child_token();
         let (sender, receiver) = mpsc::channel(CHANNEL_EVENTS);
@@ -455,7 +461,7 @@ impl<S: Source> SourceRun<S> {
         let state = Loop {
             run: self,
             // A transaction that fills half of what a batch may hold goes to disk, so that there is room for the rest.
-            gatherer: Gatherer::new(self.spill.clone(), self.batch_bytes_max() / 2),
+            gatherer: Gatherer::new(self.spill.clone(), self.batch_bytes_max() / 2, undecided),
             committer: Some(committer),
             committing: None,
             durable,

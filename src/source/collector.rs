@@ -64,6 +64,13 @@ impl RowSink {
     }
 }
 
+/// A point inside the open transaction.
+#[derive(Clone, Debug)]
+pub struct Mark {
+    rows: HashMap<TableName, usize>,
+    taken: u64,
+}
+
 /// See the module text.
 pub struct Collector {
     sinks: HashMap<TableName, RowSink>,
@@ -79,6 +86,8 @@ pub struct Collector {
     oldest: Option<Instant>,
     /// Events of the open transaction were handed on already.
     torn: bool,
+    /// How often the sinks were emptied: marks of before have lost their meaning.
+    taken: u64,
 }
 
 impl Collector {
@@ -95,6 +104,7 @@ impl Collector {
             bytes: 0,
             oldest: None,
             torn: false,
+            taken: 0,
         }
     }
 
@@ -128,6 +138,65 @@ impl Collector {
         self.hand_on_rows(true).await?;
         self.torn = true;
         self.send(Event::Truncate(table.clone())).await
+    }
+
+    /// Where the open transaction stands now.
+    pub fn mark(&self) -> Mark {
+        let rows = self.sinks.iter().map(|(name, sink)| (name.clone(), sink.builder.rows())).collect();
+        Mark { rows, taken: self.taken }
+    }
+
+    /// Undoes what came since the mark. `false` when it can't: some of it was handed on already.
+    pub async fn rollback_to(&mut self, mark: &Mark) -> Result<bool, Error> {
+        if mark.taken != self.taken {
+            return Ok(false);
+        }
+        self.taken += 1;
+        let mut complete_batches = Vec::new();
+        let mut batches = Vec::new();
+        for (name, sink) in self.sinks.iter_mut().filter(|(_, sink)| sink.builder.rows() > 0) {
+            let complete = sink.complete;
+            let (kept, _) = sink.take()?.split_at(mark.rows.get(name).copied().unwrap_or(0));
+            let Some(kept) = kept else { continue };
+            let (head, tail) = kept.split_at(complete);
+            complete_batches.extend(head);
+            batches.extend(tail);
+        }
+        for batch in complete_batches {
+            self.send(Event::Rows(batch)).await?;
+        }
+        if self.transactions > 0 {
+            let boundary = self.take_boundary(false);
+            self.send(boundary).await?;
+        }
+        self.torn |= !batches.is_empty();
+        for batch in batches {
+            self.send(Event::Rows(batch)).await?;
+        }
+        self.rows = 0;
+        self.bytes = 0;
+        self.oldest = None;
+        Ok(true)
+    }
+
+    /// The open transaction's rows are those of a prepared one. Its end follows at once.
+    pub async fn prepared(&mut self, xid: String, unsent: Vec<TableName>) -> Result<(), Error> {
+        self.hand_on_rows(true).await?;
+        self.torn = true;
+        self.send(Event::Prepared { xid, unsent }).await
+    }
+
+    /// A prepared transaction is decided in the open one. Its end follows at once.
+    pub async fn decided(
+        &mut self,
+        xid: String,
+        commit: bool,
+        wanting: Vec<TableName>,
+        place: String,
+    ) -> Result<(), Error> {
+        self.hand_on_rows(true).await?;
+        self.torn = true;
+        self.send(Event::Decided { xid, commit, wanting, place }).await
     }
 
     /// Drops what is gathered of a table and tells that it stops here.
@@ -175,10 +244,12 @@ impl Collector {
     pub async fn rollback(&mut self) -> Result<(), Error> {
         if self.torn {
             self.torn = false;
+            self.taken += 1;
             self.sinks.clear();
             self.rows = 0;
             return self.send(Event::Rollback).await;
         }
+        self.taken += 1;
         let mut kept = Vec::new();
         for sink in self.sinks.values_mut().filter(|sink| sink.builder.rows() > 0) {
             let complete = sink.complete;
@@ -202,6 +273,7 @@ impl Collector {
 
     /// Sends all gathered rows. In the middle of a transaction the complete ones before it get their boundary first.
     async fn hand_on_rows(&mut self, inside_transaction: bool) -> Result<(), Error> {
+        self.taken += 1;
         let split = inside_transaction && self.transactions > 0;
         let mut complete_batches = Vec::new();
         let mut batches = Vec::new();

@@ -14,7 +14,7 @@ mod position;
 pub mod postgres;
 mod problem;
 
-pub use collector::{Collector, CollectorLimits, RowSink};
+pub use collector::{Collector, CollectorLimits, Mark, RowSink};
 pub use error::{Class, Error};
 pub use position::{GtidSet, Position, TransactionId, UnreadablePosition};
 pub use problem::{Problem, ProblemKind};
@@ -50,6 +50,23 @@ pub enum Event {
     },
     /// Forget every change since the last boundary: their transaction was rolled back after all.
     Rollback,
+    /// What came of the open transaction is not part of it: it belongs to the transaction of this name (`X'67',X'62',1`), which
+    /// is only prepared and waits for its decision. Rows of it come for every captured table, also for those whose own
+    /// position has this transaction already: whether a table wants them is known at the decision.
+    Prepared {
+        xid: String,
+        /// Tables it changed whose rows were not sent: not captured then, stopped, or unreadable.
+        unsent: Vec<TableName>,
+    },
+    /// The transaction that was prepared under this name becomes part of the open one, for the `wanting` tables (the others have
+    /// the decision already), or, rolled back, never happened.
+    Decided {
+        xid: String,
+        commit: bool,
+        wanting: Vec<TableName>,
+        /// Where in the log, for messages.
+        place: String,
+    },
     /// This table can't be followed any further; its changes since the last boundary must not be applied, and no more
     /// will come. The others go on.
     TableStopped {

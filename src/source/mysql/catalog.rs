@@ -189,9 +189,6 @@ fn add_column(
     {
         table.refusal.get_or_insert(format!("column `{name}`: {fault}"));
     }
-    if declared.compressed {
-        table.refusal.get_or_insert(format!("column `{name}` is COMPRESSED, which can't be read from the log yet"));
-    }
     if family == Family::Other {
         let table = &table.schema.name;
         tracing::warn!(%table, column = %name, kind = %source_type, "no lake type yet: its bytes become text in hex");

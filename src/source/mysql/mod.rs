@@ -7,9 +7,11 @@
 
 mod catalog;
 mod charset;
+mod compressed;
 mod connection;
 mod decimal;
 mod declared;
+mod event;
 mod flavor;
 mod json;
 mod marker;
@@ -25,6 +27,7 @@ mod transport;
 mod value;
 mod warning;
 mod wire;
+mod xid;
 
 use tokio::sync::mpsc;
 
@@ -92,11 +95,28 @@ impl Source for MySqlSource {
     async fn prepare(&self, _tables: &[TableName], durable: Option<&Position>) -> Result<Position, Error> {
         let mut session = Session::open(&self.config).await?;
         match durable {
-            // MariaDB's log runs ahead of what transactions see: a later first load must not come out older than this.
-            None if session.flavor.is_mariadb() => {
-                snapshot::begin(&self.config, &[]).await.map(|(_, position)| position)
+            None => {
+                // MariaDB's log runs ahead of what transactions see: a later first load must not come out older than this.
+                let position = if session.flavor.is_mariadb() {
+                    snapshot::begin(&self.config, &[]).await?.1
+                } else {
+                    position::head(&mut session).await?
+                };
+                // The log is read from here on. Rows that were prepared before would be missed at their decision. Asked after
+                // the position, so that none slips between.
+                let undecided = position::undecided(&mut session).await?.unwrap_or_default();
+                if !undecided.is_empty() {
+                    return Err(Error::Query {
+                        statement: "first start".to_owned(),
+                        cause: format!(
+                            "XA transactions are prepared and undecided, so what they change can't be read: {}; decide them \
+                             by XA COMMIT or XA ROLLBACK",
+                            undecided.join("; ")
+                        ),
+                    });
+                }
+                Ok(position)
             }
-            None => position::head(&mut session).await,
             Some(durable) => {
                 position::check_available(&mut session, durable).await?;
                 Ok(durable.clone())

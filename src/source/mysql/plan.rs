@@ -11,6 +11,7 @@ use crate::schema::{ColumnBuilder, LakeType, Op, RowBuilder, RowIdentity, TableS
 use crate::source::RowSink;
 
 use super::charset::{BINARY_COLLATION, Charset, Collations};
+use super::compressed;
 use super::declared::{self, Declared, Family};
 use super::table_map::{MapColumn, RowsEvent, TableMap, kind};
 use super::warning::Warnings;
@@ -85,6 +86,8 @@ struct Step {
     /// The column of the builder; `None` for columns that don't reach the lake.
     target: Option<usize>,
     key: bool,
+    /// MariaDB's `COMPRESSED`: unpacked before all else.
+    compressed: bool,
     warnings: Warnings,
 }
 
@@ -129,7 +132,8 @@ impl Plan {
                 return Err(Fault(format!("column `{name}` is {lake_type} in the log and {expected} in the lake")));
             }
             let key = target.is_some_and(|index| schema.is_key(index));
-            steps.push(Step { extent, form, target, key, warnings: Warnings::new(&schema.name, name) });
+            let compressed = matches!(column.kind, kind::BLOB_COMPRESSED | kind::VARCHAR_COMPRESSED);
+            steps.push(Step { extent, form, target, key, compressed, warnings: Warnings::new(&schema.name, name) });
         }
         if let Some(index) = seen.iter().position(|seen| !seen) {
             return Err(Fault(format!("column `{}` is gone from the log", schema.columns[index].name)));
@@ -198,8 +202,12 @@ impl Plan {
             let column = &mut builder.columns[target];
             match field {
                 Some(bytes) => {
-                    step.append(bytes, column)
-                        .map_err(|fault| Fault(format!("{}: {fault}", step.warnings.column())))?;
+                    let appended = if step.compressed {
+                        compressed::value(bytes).and_then(|plain| step.append(&plain, column))
+                    } else {
+                        step.append(bytes, column)
+                    };
+                    appended.map_err(|fault| Fault(format!("{}: {fault}", step.warnings.column())))?;
                 }
                 None if step.key => return Err(Fault(format!("{}: NULL in a key column", step.warnings.column()))),
                 None => column.append_null(),
@@ -308,15 +316,12 @@ fn form(
             other => return Err(Fault(format!("SET of {other} bytes"))),
         },
         kind::STRING => text_or_binary(Extent::Prefixed(string_prefix), Some(usize::from(column.length)))?,
-        kind::VARCHAR | kind::VAR_STRING => text_or_binary(Extent::Prefixed(string_prefix), None)?,
-        kind::TINY_BLOB | kind::MEDIUM_BLOB | kind::LONG_BLOB | kind::BLOB => {
+        kind::VARCHAR | kind::VAR_STRING | kind::VARCHAR_COMPRESSED => text_or_binary(Extent::Prefixed(string_prefix), None)?,
+        kind::TINY_BLOB | kind::MEDIUM_BLOB | kind::LONG_BLOB | kind::BLOB | kind::BLOB_COMPRESSED => {
             text_or_binary(Extent::Prefixed(blob_prefix()?), None)?
         }
         kind::JSON => (Extent::Prefixed(blob_prefix()?), Form::Json, LakeType::String),
         kind::GEOMETRY | kind::VECTOR => (Extent::Prefixed(blob_prefix()?), Form::Hex, LakeType::String),
-        kind::BLOB_COMPRESSED | kind::VARCHAR_COMPRESSED => {
-            return Err(Fault::new("is COMPRESSED, which can't be read from the log yet; drop that attribute"));
-        }
         other => return Err(Fault(format!("column type {other} is unknown"))),
     })
 }

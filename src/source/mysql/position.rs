@@ -2,6 +2,9 @@
 
 use std::collections::HashMap;
 
+use mysql_async::Row;
+use mysql_async::prelude::Queryable;
+
 use crate::source::{Error, GtidSet, Position};
 
 use super::connection::{Session, literal};
@@ -126,6 +129,19 @@ fn highest_by_domain(state: &str) -> HashMap<u32, u64> {
         }
     }
     highest
+}
+
+/// The XA transactions that are prepared and undecided now, or `None` when the user may not ask.
+pub async fn undecided(session: &mut Session) -> Result<Option<Vec<String>>, Error> {
+    /// MySQL tells no more than that something failed when XA_RECOVER_ADMIN is missing.
+    const RECOVERY_REFUSED: u16 = 1401;
+    let statement = if session.flavor.is_mariadb() { "XA RECOVER FORMAT='SQL'" } else { "XA RECOVER CONVERT XID" };
+    let answer = match session.conn.query::<Row, _>(statement).await {
+        Ok(rows) => rows,
+        Err(mysql_async::Error::Server(server)) if server.code == RECOVERY_REFUSED => return Ok(None),
+        Err(error) => return Err(session.error(statement, &error)),
+    };
+    Ok(Some(answer.into_iter().filter_map(|row| row.get_opt::<String, _>("data")?.ok()).collect()))
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@
 //! nothing, so what it does not know inside a transaction counts as [`Statement::Other`], whose words are then searched
 //! for captured names.
 
+use super::xid;
+
 /// A table as a statement names it; without a database the statement's default applies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Named {
@@ -17,13 +19,16 @@ pub enum Statement {
     Begin,
     Commit,
     Rollback,
-    /// `ROLLBACK TO` a savepoint: rows before it in the log are undone.
-    RollbackTo,
-    Savepoint,
+    /// `ROLLBACK TO` a savepoint: rows behind it in the log are undone.
+    RollbackTo(String),
+    Savepoint(String),
     XaStart,
     XaEnd,
-    /// `XA COMMIT` or `XA ROLLBACK` of what was prepared before.
-    XaDecide,
+    /// `XA COMMIT` or `XA ROLLBACK` of what was prepared before; its name in the form of [`super::xid`].
+    XaDecide {
+        xid: String,
+        commit: bool,
+    },
     Truncate(Named),
     /// The tables are gone, or their rows are changed by the statement itself; `what` says how.
     Replaced {
@@ -166,6 +171,28 @@ impl Reader<'_> {
         tables
     }
 
+    /// `X'67',X'62',1`, or the parts in quotes; the last two may be missing.
+    fn xid(&mut self) -> Option<String> {
+        let mut part = || {
+            let hex = self.word("X");
+            let [Token::Text(text), rest @ ..] = self.tokens else { return None };
+            self.tokens = rest;
+            let bytes = if hex { xid::unhex(text)? } else { text.clone().into_bytes() };
+            Some((bytes, self.symbol(',')))
+        };
+        let (global, more) = part()?;
+        let (branch, more) = if more { part()? } else { (Vec::new(), false) };
+        let mut format = 1;
+        if more {
+            let negative = self.symbol('-');
+            let [Token::Word(number), ..] = self.tokens else { return None };
+            let number: i64 = number.parse().ok()?;
+            // The event has 32 bits of it, the text may show them with a sign.
+            format = (if negative { -number } else { number }) as u32;
+        }
+        Some(xid::canonical(&global, &branch, format))
+    }
+
     /// Whether these words stand next to each other anywhere in what is left.
     fn contains(&self, wanted: &[&str]) -> bool {
         self.tokens.windows(wanted.len()).any(|window| {
@@ -205,16 +232,25 @@ impl Statement {
         }
         if reader.word("ROLLBACK") {
             let _ = reader.word("WORK");
-            return if reader.word("TO") { Self::RollbackTo } else { Self::Rollback };
+            if !reader.word("TO") {
+                return Self::Rollback;
+            }
+            let _ = reader.word("SAVEPOINT");
+            return reader.name().map_or(Self::Other, Self::RollbackTo);
         }
-        if reader.word("SAVEPOINT") || reader.word("RELEASE") {
-            return Self::Savepoint;
+        if reader.word("SAVEPOINT") {
+            return reader.name().map_or(Self::Other, Self::Savepoint);
+        }
+        if reader.word("RELEASE") {
+            return Self::Harmless;
         }
         if reader.word("XA") {
             return if reader.word("START") || reader.word("BEGIN") {
                 Self::XaStart
-            } else if reader.word("COMMIT") || reader.word("ROLLBACK") {
-                Self::XaDecide
+            } else if reader.word("COMMIT") {
+                reader.xid().map_or(Self::Other, |xid| Self::XaDecide { xid, commit: true })
+            } else if reader.word("ROLLBACK") {
+                reader.xid().map_or(Self::Other, |xid| Self::XaDecide { xid, commit: false })
             } else {
                 Self::XaEnd
             };
@@ -222,6 +258,13 @@ impl Statement {
         if reader.word("TRUNCATE") {
             let _ = reader.word("TABLE");
             return reader.table().map_or(Self::Other, Self::Truncate);
+        }
+        if reader.words(&["DELETE", "FROM"]) {
+            // Servers write it for MEMORY tables that a restart has emptied. Anything behind the name makes it another.
+            return match reader.table() {
+                Some(table) if reader.tokens.is_empty() => Self::Truncate(table),
+                _ => Self::Other,
+            };
         }
         if reader.word("DROP") {
             if reader.word("TEMPORARY") {
@@ -373,12 +416,16 @@ mod tests {
             ("COMMIT", Statement::Commit),
             ("commit /* x */", Statement::Commit),
             ("ROLLBACK", Statement::Rollback),
-            ("ROLLBACK TO `s`", Statement::RollbackTo),
-            ("SAVEPOINT `s`", Statement::Savepoint),
+            ("ROLLBACK TO `s`", Statement::RollbackTo("s".to_owned())),
+            ("ROLLBACK WORK TO SAVEPOINT s", Statement::RollbackTo("s".to_owned())),
+            ("SAVEPOINT `a b`", Statement::Savepoint("a b".to_owned())),
+            ("RELEASE SAVEPOINT `s`", Statement::Harmless),
             ("XA START X'67',X'',1", Statement::XaStart),
             ("XA END X'67',X'',1", Statement::XaEnd),
-            ("XA COMMIT X'67',X'',1", Statement::XaDecide),
-            ("XA ROLLBACK X'67',X'',1", Statement::XaDecide),
+            ("XA COMMIT X'67',X'',1", Statement::XaDecide { xid: "X'67',X'',1".to_owned(), commit: true }),
+            ("XA ROLLBACK X'00FF',X'62',-1", Statement::XaDecide { xid: "X'00ff',X'62',4294967295".to_owned(), commit: false }),
+            ("xa commit 'g'", Statement::XaDecide { xid: "X'67',X'',1".to_owned(), commit: true }),
+            ("XA COMMIT nonsense", Statement::Other),
         ] {
             assert_eq!(Statement::recognise(text), statement, "{text}");
         }
@@ -397,6 +444,7 @@ mod tests {
             ("TRUNCATE TABLE \"orders\"", "orders"),
             ("TRUNCATE TABLE 예약", "예약"),
             ("TRUNCATE TABLE orders NOWAIT", "orders"),
+            ("DELETE FROM `shop`.`orders` /* generated by server, implicitly emptying in-memory table */", "shop.orders"),
         ] {
             assert_eq!(Statement::recognise(text), Statement::Truncate(named(table)), "{text}");
         }

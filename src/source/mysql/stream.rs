@@ -18,69 +18,27 @@ use uuid::Uuid;
 
 use crate::config::{Contracts, SourceConfig};
 use crate::schema::{TableName, TableSchema};
-use crate::source::{Collector, Error, Event, Position, StreamRequest, TransactionId};
+use crate::source::{Collector, Error, Event, Mark, Position, StreamRequest, TransactionId};
 
 use super::charset::Collations;
+use super::compressed::{self, Head};
+use super::event;
 use super::flavor::Vendor;
 use super::marker::{MariaDbGtid, Query, micros_time, mysql_gtid};
 use super::plan::{Plan, RowsKind};
 use super::statement::{Named, Statement};
-use super::table_map::{self, TableMap};
+use super::table_map::{self, RowsEvent, TableMap};
 use super::transport::{SEARCH_SILENCE_MAX, SILENCE_MAX, Transport};
 use super::wire::{Fault, Wire};
+
+mod packed;
+mod savepoint;
+mod xa;
 
 /// When nothing came for this long, what was gathered is handed on.
 const PAUSE: Duration = Duration::from_millis(15);
 
 const RELOAD: &str = "remove the table's folder in the lake and restart to load it again";
-
-/// Event types: MySQL `Log_event_type`, MariaDB `Log_event_type` from 160 on.
-mod event {
-    pub const QUERY: u8 = 2;
-    pub const STOP: u8 = 3;
-    pub const ROTATE: u8 = 4;
-    pub const INTVAR: u8 = 5;
-    pub const APPEND_BLOCK: u8 = 9;
-    pub const DELETE_FILE: u8 = 11;
-    pub const RAND: u8 = 13;
-    pub const USER_VAR: u8 = 14;
-    pub const FORMAT_DESCRIPTION: u8 = 15;
-    pub const XID: u8 = 16;
-    pub const BEGIN_LOAD_QUERY: u8 = 17;
-    pub const EXECUTE_LOAD_QUERY: u8 = 18;
-    pub const TABLE_MAP: u8 = 19;
-    pub const WRITE_ROWS_V1: u8 = 23;
-    pub const UPDATE_ROWS_V1: u8 = 24;
-    pub const DELETE_ROWS_V1: u8 = 25;
-    pub const INCIDENT: u8 = 26;
-    pub const HEARTBEAT: u8 = 27;
-    pub const IGNORABLE: u8 = 28;
-    pub const ROWS_QUERY: u8 = 29;
-    pub const WRITE_ROWS: u8 = 30;
-    pub const UPDATE_ROWS: u8 = 31;
-    pub const DELETE_ROWS: u8 = 32;
-    pub const GTID: u8 = 33;
-    pub const ANONYMOUS_GTID: u8 = 34;
-    pub const PREVIOUS_GTIDS: u8 = 35;
-    pub const TRANSACTION_CONTEXT: u8 = 36;
-    pub const VIEW_CHANGE: u8 = 37;
-    pub const XA_PREPARE: u8 = 38;
-    pub const PARTIAL_UPDATE_ROWS: u8 = 39;
-    pub const TRANSACTION_PAYLOAD: u8 = 40;
-    pub const HEARTBEAT_V2: u8 = 41;
-    pub const GTID_TAGGED: u8 = 42;
-    pub const ANNOTATE_ROWS: u8 = 160;
-    pub const BINLOG_CHECKPOINT: u8 = 161;
-    pub const MARIADB_GTID: u8 = 162;
-    pub const GTID_LIST: u8 = 163;
-    pub const START_ENCRYPTION: u8 = 164;
-    pub const QUERY_COMPRESSED: u8 = 165;
-    pub const COMPRESSED_ROWS_FIRST: u8 = 166;
-    pub const COMPRESSED_ROWS_LAST: u8 = 171;
-}
-
-/// Set on events that the server made up for this reader; their position means nothing.
-const FLAG_ARTIFICIAL: u16 = 0x20;
 
 /// A captured table.
 struct Followed {
@@ -111,11 +69,25 @@ struct Open {
     ineffective: bool,
     /// Captured tables whose rows it holds.
     touched: Vec<TableName>,
+    /// An XA transaction, which ends with its preparation.
+    xa: bool,
+    /// Of an XA transaction: tables whose rows were not handed on.
+    unsent: Vec<TableName>,
+    savepoints: Vec<(String, Mark)>,
 }
 
 impl Open {
     fn new(id: Option<TransactionId>, committed_at: Option<DateTime<Utc>>, begun: bool) -> Self {
-        Self { id, committed_at, begun, ineffective: false, touched: Vec::new() }
+        Self {
+            id,
+            committed_at,
+            begun,
+            ineffective: false,
+            touched: Vec::new(),
+            xa: false,
+            unsent: Vec::new(),
+            savepoints: Vec::new(),
+        }
     }
 }
 
@@ -229,15 +201,39 @@ impl Reader {
     }
 
     async fn handle(&mut self, event: &BinlogEvent) -> Result<(), Error> {
-        let header = event.header();
-        let kind = header.event_type_raw();
-        let body = event.data();
-        let artificial = header.flags_raw() & FLAG_ARTIFICIAL != 0 || header.log_pos() == 0;
-        if !artificial && !matches!(kind, event::HEARTBEAT | event::HEARTBEAT_V2 | event::ROTATE) {
-            self.advance(header.log_pos());
+        if !event.footer().get_checksum_enabled() {
+            // Out of a compressed transaction, by the driver, which drops what it can't read. `payload` read it already.
+            return Ok(());
         }
-        let time = DateTime::from_timestamp(i64::from(header.timestamp()), 0).filter(|_| header.timestamp() != 0);
-        match kind {
+        let header = event.header();
+        let head = Head {
+            kind: header.event_type_raw(),
+            flags: header.flags_raw(),
+            server_id: header.server_id(),
+            timestamp: header.timestamp(),
+            log_pos: header.log_pos(),
+        };
+        let body = event.data();
+        let artificial = head.flags & event::FLAG_ARTIFICIAL != 0 || head.log_pos == 0;
+        if !artificial && !matches!(head.kind, event::HEARTBEAT | event::HEARTBEAT_V2 | event::ROTATE) {
+            self.offset = offset_after(self.offset, head.log_pos);
+        }
+        match head.kind {
+            event::TRANSACTION_PAYLOAD => self.payload(body).await,
+            event::GTID_TAGGED => {
+                let open = tagged(event).map_err(|fault| self.protocol("a tagged GTID", &fault))?;
+                self.begin(open).await
+            }
+            event::ROTATE => self.rotate(body, artificial).await,
+            event::FORMAT_DESCRIPTION | event::STOP if artificial => Ok(()),
+            event::FORMAT_DESCRIPTION | event::STOP => self.file_boundary().await,
+            _ => self.event(head, body).await,
+        }
+    }
+
+    async fn event(&mut self, head: Head, body: &[u8]) -> Result<(), Error> {
+        let time = DateTime::from_timestamp(i64::from(head.timestamp), 0).filter(|_| head.timestamp != 0);
+        match head.kind {
             event::TABLE_MAP => self.table_map(body),
             event::WRITE_ROWS => self.rows(RowsKind::Write, true, body).await,
             event::UPDATE_ROWS => self.rows(RowsKind::Update, true, body).await,
@@ -245,10 +241,22 @@ impl Reader {
             event::WRITE_ROWS_V1 => self.rows(RowsKind::Write, false, body).await,
             event::UPDATE_ROWS_V1 => self.rows(RowsKind::Update, false, body).await,
             event::DELETE_ROWS_V1 => self.rows(RowsKind::Delete, false, body).await,
+            event::WRITE_ROWS_COMPRESSED => self.compressed_rows(RowsKind::Write, true, body).await,
+            event::UPDATE_ROWS_COMPRESSED => self.compressed_rows(RowsKind::Update, true, body).await,
+            event::DELETE_ROWS_COMPRESSED => self.compressed_rows(RowsKind::Delete, true, body).await,
+            event::WRITE_ROWS_COMPRESSED_V1 => self.compressed_rows(RowsKind::Write, false, body).await,
+            event::UPDATE_ROWS_COMPRESSED_V1 => self.compressed_rows(RowsKind::Update, false, body).await,
+            event::DELETE_ROWS_COMPRESSED_V1 => self.compressed_rows(RowsKind::Delete, false, body).await,
             event::XID => self.commit(time).await,
             event::QUERY => {
                 let query =
                     Query::parse(body, 0, &self.collations).map_err(|fault| self.protocol("a statement", &fault))?;
+                self.query(&query, time).await
+            }
+            event::QUERY_COMPRESSED => {
+                let body = compressed::query(body).map_err(|fault| self.protocol("a compressed statement", &fault))?;
+                let query =
+                    Query::parse(&body, 0, &self.collations).map_err(|fault| self.protocol("a statement", &fault))?;
                 self.query(&query, time).await
             }
             event::EXECUTE_LOAD_QUERY => {
@@ -260,23 +268,17 @@ impl Reader {
                 let gtid = MariaDbGtid::parse(body).map_err(|fault| self.protocol("a GTID", &fault))?;
                 let id = TransactionId::MariaDbGtid {
                     domain: gtid.domain,
-                    server: header.server_id(),
+                    server: head.server_id,
                     sequence: gtid.sequence,
                 };
                 let mut open = Open::new(Some(id), None, !gtid.standalone);
                 open.ineffective = gtid.ineffective_alter;
-                if gtid.prepared_xa {
-                    tracing::debug!(sequence = gtid.sequence, "an XA transaction is prepared");
-                }
+                open.xa = gtid.prepared_xa;
                 self.begin(open).await
             }
             event::GTID => {
                 let (id, committed_at) = mysql_gtid(body).map_err(|fault| self.protocol("a GTID", &fault))?;
                 self.begin(Open::new(Some(id), committed_at, false)).await
-            }
-            event::GTID_TAGGED => {
-                let open = tagged(event).map_err(|fault| self.protocol("a tagged GTID", &fault))?;
-                self.begin(open).await
             }
             event::ANONYMOUS_GTID => self.begin(Open::new(None, None, false)).await,
             event::XA_PREPARE => self.xa_prepare(body, time).await,
@@ -292,32 +294,11 @@ impl Reader {
                 }
                 self.collector.idle().await
             }
-            event::ROTATE => self.rotate(body, artificial).await,
-            event::FORMAT_DESCRIPTION | event::STOP => {
-                if artificial {
-                    Ok(())
-                } else {
-                    self.file_boundary().await
-                }
-            }
             event::INCIDENT => Err(self.protocol(
                 "an incident",
                 &Fault::new("the server says that events are missing from its log; load the tables again"),
             )),
-            event::PARTIAL_UPDATE_ROWS => self.unreadable_rows(body, "binlog_row_value_options=PARTIAL_JSON").await,
-            event::COMPRESSED_ROWS_FIRST..=event::COMPRESSED_ROWS_LAST => {
-                self.unreadable_rows(body, "log_bin_compress=ON").await
-            }
-            event::TRANSACTION_PAYLOAD => Err(self.setting(
-                "binlog_transaction_compression",
-                "a compressed transaction is in the log; this release can't read it",
-                "run SET GLOBAL binlog_transaction_compression=OFF, then load the tables again",
-            )),
-            event::QUERY_COMPRESSED => Err(self.setting(
-                "log_bin_compress",
-                "a compressed statement is in the log; this release can't read it",
-                "run SET GLOBAL log_bin_compress=OFF, then load the tables again",
-            )),
+            event::PARTIAL_UPDATE_ROWS => self.partial_rows(body).await,
             event::INTVAR
             | event::RAND
             | event::USER_VAR
@@ -333,24 +314,16 @@ impl Reader {
             | event::BINLOG_CHECKPOINT
             | event::GTID_LIST
             | event::START_ENCRYPTION => Ok(()),
+            _ if head.flags & event::FLAG_IGNORABLE != 0 => Ok(()),
             other => Err(self.protocol("the log", &Fault(format!("event type {other} is unknown to this release")))),
         }
-    }
-
-    /// Follows the offset in the file; the log's own field has 32 bits and starts over in longer files (R-8).
-    fn advance(&mut self, log_pos: u32) {
-        let mut offset = (self.offset & !0xFFFF_FFFF) | u64::from(log_pos);
-        if offset < self.offset {
-            offset += 1 << 32;
-        }
-        self.offset = offset;
     }
 
     async fn begin(&mut self, open: Open) -> Result<(), Error> {
         self.found = true;
         // A group of one statement that had none, or a transaction without rows: it ends where the next begins.
         if let Some(before) = &self.open {
-            if !before.touched.is_empty() {
+            if !before.touched.is_empty() || before.xa {
                 let finding = Fault::new("a transaction begins before the last one ended");
                 return Err(self.protocol("the log", &finding));
             }
@@ -372,6 +345,9 @@ impl Reader {
             let finding = Fault::new("a commit marker without a transaction");
             return Err(self.protocol("the log", &finding));
         };
+        if open.xa {
+            return Err(self.protocol("the log", &Fault::new("an XA transaction ends without its preparation")));
+        }
         let id = match open.id {
             Some(id) if !self.by_offset => id,
             _ => TransactionId::BinlogOffset { file: self.file.clone(), end: self.offset },
@@ -396,15 +372,22 @@ impl Reader {
     /// The captured table of this name, if the open transaction counts for it.
     fn counted(&self, name: &TableName) -> Option<&Followed> {
         let table = self.tables.get(name).filter(|table| !table.stopped)?;
+        // Whether XA rows count is known at their decision.
+        let counts = self.open.as_ref().is_some_and(|open| open.xa) || self.wants(table);
+        counts.then_some(table)
+    }
+
+    /// Whether the open transaction is new to the table.
+    fn wants(&self, table: &Followed) -> bool {
         if table.past {
-            return Some(table);
+            return true;
         }
         let contained = match self.open.as_ref().and_then(|open| open.id.as_ref()) {
             Some(id) if !self.by_offset => table.position.contains(id),
             // Any offset inside a transaction tells on which side of a boundary it lies.
             _ => table.position.contains(&TransactionId::BinlogOffset { file: self.file.clone(), end: self.offset }),
         };
-        (!contained).then_some(table)
+        !contained
     }
 
     fn table_map(&mut self, body: &[u8]) -> Result<(), Error> {
@@ -423,17 +406,29 @@ impl Reader {
     async fn rows(&mut self, kind: RowsKind, version_2: bool, body: &[u8]) -> Result<(), Error> {
         let event = table_map::rows_event(body, version_2, kind == RowsKind::Update)
             .map_err(|fault| self.protocol("a row event", &fault))?;
+        self.decode_rows(kind, event, body.len()).await
+    }
+
+    async fn decode_rows(&mut self, kind: RowsKind, event: RowsEvent<'_>, bytes: usize) -> Result<(), Error> {
         if event.width == 0 {
             return Ok(());
         }
         let Some(map) = self.maps.get(&event.table_id) else {
             return Err(self.protocol("a row event", &Fault(format!("table id {} has no table map", event.table_id))));
         };
-        let Some(name) = map.table.clone() else { return Ok(()) };
         if self.open.is_none() {
             return Err(self.protocol("a row event", &Fault::new("rows outside of a transaction")));
         }
-        let Some(table) = self.counted(&name) else { return Ok(()) };
+        let Some(name) = map.table.clone() else {
+            let name = TableMap::name(&map.bytes);
+            let (schema, table) = name.map_err(|fault| self.protocol("a table map", &fault))?;
+            self.note_unsent(TableName::new(schema, table));
+            return Ok(());
+        };
+        let Some(table) = self.counted(&name) else {
+            self.note_unsent(name);
+            return Ok(());
+        };
         if !event.complete {
             let finding = "rows come without all their columns (binlog_row_image is not FULL)".to_owned();
             let remedy = format!("set binlog_row_image=FULL in all sessions, then {RELOAD}");
@@ -458,6 +453,12 @@ impl Reader {
                     Err(fault) => {
                         let finding =
                             format!("its columns changed: {fault}; this release does not apply schema changes yet");
+                        if self.is_xa() {
+                            // An old transaction may meet a table that was loaded anew since. The decision tells.
+                            tracing::warn!(table = %name, finding, "rows of an XA transaction can't be read");
+                            self.note_unsent(name);
+                            return Ok(());
+                        }
                         return self.stop_table(&name, finding, RELOAD.to_owned()).await;
                     }
                 }
@@ -471,28 +472,12 @@ impl Reader {
                 {
                     open.touched.push(name);
                 }
-                self.collector.decoded(rows, body.len()).await
+                self.collector.decoded(rows, bytes).await
             }
             Err(fault) => {
                 self.stop_table(&name, fault.to_string(), format!("mend it at the source, then {RELOAD}")).await
             }
         }
-    }
-
-    /// Rows in a form that this release can't read: their table stops, others don't care.
-    async fn unreadable_rows(&mut self, body: &[u8], setting: &str) -> Result<(), Error> {
-        let id = table_map::table_id(body).map_err(|fault| self.protocol("a row event", &fault))?;
-        let Some(map) = self.maps.get(&id) else {
-            return Err(self.protocol("a row event", &Fault(format!("table id {id} has no table map"))));
-        };
-        let Some(name) = map.table.clone() else { return Ok(()) };
-        if self.counted(&name).is_none() {
-            return Ok(());
-        }
-        let (variable, _) = setting.split_once('=').unwrap_or((setting, ""));
-        let off = if variable == "log_bin_compress" { "OFF" } else { "''" };
-        let remedy = format!("run SET GLOBAL {variable}={off}, then {RELOAD}");
-        self.stop_table(&name, format!("rows were written with {setting}, which this release can't read"), remedy).await
     }
 
     async fn query(&mut self, query: &Query<'_>, time: Option<DateTime<Utc>>) -> Result<(), Error> {
@@ -510,25 +495,23 @@ impl Reader {
             Statement::Begin | Statement::XaStart | Statement::CreateTransactional => {
                 if let Some(open) = &mut self.open {
                     open.begun = true;
+                    open.xa |= statement == Statement::XaStart;
                 }
                 return Ok(());
             }
-            Statement::XaEnd | Statement::Savepoint => return Ok(()),
+            Statement::XaEnd => return Ok(()),
+            Statement::Savepoint(name) => {
+                self.savepoint(name);
+                return Ok(());
+            }
             Statement::Commit => return self.commit(time).await,
             Statement::Rollback => {
                 self.collector.rollback().await?;
                 return self.commit(time).await;
             }
-            Statement::RollbackTo => {
-                let touched = self.open.as_ref().map(|open| open.touched.clone()).unwrap_or_default();
-                for table in touched {
-                    let finding = "a transaction was rolled back to a savepoint after its rows were logged".to_owned();
-                    self.stop_table(&table, finding, RELOAD.to_owned()).await?;
-                }
-                return Ok(());
-            }
-            Statement::XaDecide => {
-                tracing::debug!(statement = %query.text, "a prepared XA transaction was decided");
+            Statement::RollbackTo(name) => return self.rollback_to(&name).await,
+            Statement::XaDecide { xid, commit } => {
+                self.decide(xid, commit).await?;
                 return self.commit(time).await;
             }
             Statement::Truncate(named) => {
@@ -588,22 +571,6 @@ impl Reader {
         self.names.get(&spelling(self.names_ignore_case, schema, &named.table)).cloned()
     }
 
-    /// X-5: the decision about prepared rows comes later, as a transaction of its own; they must not count before.
-    async fn xa_prepare(&mut self, body: &[u8], time: Option<DateTime<Utc>>) -> Result<(), Error> {
-        let one_phase = Wire::new(body).u8().map_err(|fault| self.protocol("XA PREPARE", &fault))? != 0;
-        let touched = self.open.as_mut().map(|open| std::mem::take(&mut open.touched)).unwrap_or_default();
-        if !one_phase && !touched.is_empty() {
-            self.collector.rollback().await?;
-            for table in touched {
-                let finding = "an XA transaction that changes it was prepared; this release can't hold its rows back \
-                               until the decision"
-                    .to_owned();
-                self.stop_table(&table, finding, RELOAD.to_owned()).await?;
-            }
-        }
-        self.commit(time).await
-    }
-
     async fn rotate(&mut self, body: &[u8], artificial: bool) -> Result<(), Error> {
         let mut wire = Wire::new(body);
         let offset = wire.u64().map_err(|fault| self.protocol("a rotation", &fault))?;
@@ -636,7 +603,7 @@ impl Reader {
         self.maps.clear();
         match &self.open {
             None => Ok(()),
-            Some(open) if open.touched.is_empty() => self.commit(None).await,
+            Some(open) if open.touched.is_empty() && !open.xa => self.commit(None).await,
             Some(_) => {
                 tracing::warn!(position = %self.collector.position(), "the log ends inside a transaction; it is dropped");
                 self.open = None;
@@ -646,6 +613,7 @@ impl Reader {
     }
 
     async fn stop_table(&mut self, name: &TableName, finding: String, remedy: String) -> Result<(), Error> {
+        self.note_unsent(name.clone());
         if let Some(table) = self.tables.get_mut(name) {
             table.stopped = true;
         }
@@ -679,6 +647,12 @@ impl Reader {
     }
 }
 
+/// Follows the offset in a file; the log's own field has 32 bits and starts over in longer files (R-8). No event is so
+/// long that it could start over twice.
+fn offset_after(offset: u64, log_pos: u32) -> u64 {
+    offset + u64::from(log_pos.wrapping_sub(offset as u32))
+}
+
 /// MySQL's `GTID_TAGGED_LOG_EVENT`, whose self-describing form mysql_common reads.
 fn tagged(event: &BinlogEvent) -> Result<Open, Fault> {
     let gtid = event.read_event::<GtidEvent>().map_err(|error| Fault(error.to_string()))?;
@@ -686,4 +660,25 @@ fn tagged(event: &BinlogEvent) -> Result<Open, Fault> {
     let id = TransactionId::MySqlGtid { source: Uuid::from_bytes(gtid.sid()), tag, sequence: gtid.gno() };
     let micros = gtid.immediate_commit_timestamp();
     Ok(Open::new(Some(id), micros_time(micros).filter(|_| micros != 0), false))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// R-8
+    #[test]
+    fn offsets_go_on_where_the_logs_32_bits_start_over() {
+        let gib = 1_u64 << 30;
+        let mut offset = 4;
+        for step in 1..=20 {
+            let next = step * gib / 2 + step;
+            offset = offset_after(offset, next as u32);
+            assert_eq!(offset, next);
+            assert_eq!(offset_after(offset, next as u32), next, "an event of no length");
+        }
+        assert_eq!(offset_after(0xFFFF_FFF0, 0x10), 0x1_0000_0010);
+        assert_eq!(offset_after(0x1_0000_0010, 0x20), 0x1_0000_0020);
+        assert_eq!(offset_after(0x2_FFFF_FFFF, 0), 0x3_0000_0000);
+    }
 }

@@ -117,10 +117,11 @@ impl Transport {
         position: &Position,
     ) -> Result<Event, Error> {
         let event = match next {
+            // The driver's framing gave up. The same bytes would come again.
             Err(_) => {
-                return Err(Error::Disconnected {
+                return Err(Error::Protocol {
                     position: position.to_string(),
-                    cause: "an event was malformed beyond reading".to_owned(),
+                    finding: "an event is cut off, or compressed in a way unknown to this release".to_owned(),
                 });
             }
             Ok(None) => {
@@ -132,8 +133,10 @@ impl Transport {
             Ok(Some(Err(error))) => return Err(failure(&error, position, &self.config, &self.account)),
             Ok(Some(Ok(event))) => event,
         };
-        if let (Ok(Some(BinlogChecksumAlg::BINLOG_CHECKSUM_ALG_CRC32)), Some(stored)) =
-            (event.footer().get_checksum_alg(), event.checksum())
+        // What the driver unpacked from a compressed transaction has none of its own.
+        if event.footer().get_checksum_enabled()
+            && let (Ok(Some(BinlogChecksumAlg::BINLOG_CHECKSUM_ALG_CRC32)), Some(stored)) =
+                (event.footer().get_checksum_alg(), event.checksum())
         {
             let computed = event.calc_checksum(BinlogChecksumAlg::BINLOG_CHECKSUM_ALG_CRC32);
             if computed != u32::from_le_bytes(stored) {
