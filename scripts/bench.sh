@@ -12,5 +12,8 @@ if ! command -v mariadb-binlog >/dev/null; then
 fi
 cargo build --release
 export LAKEWARD_BENCH_MYSQL_ROOT=$MYSQL9
-exec scripts/with-servers.sh "$PYTHON" benches/backlog.py --lakeward "$CARGO_TARGET_DIR/release/lakeward" \
+scripts/with-servers.sh "$PYTHON" benches/backlog.py --lakeward "$CARGO_TARGET_DIR/release/lakeward" \
     --out "$CARGO_TARGET_DIR/bench/backlog.json" "$@"
+# Both transactions are several gigabytes on the servers' disks, and again on ours.
+exec scripts/with-servers.sh "$PYTHON" benches/huge_transaction.py --lakeward "$CARGO_TARGET_DIR/release/lakeward" \
+    --out "$CARGO_TARGET_DIR/bench/huge_transaction.json"

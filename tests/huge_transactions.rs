@@ -18,8 +18,8 @@ const BUDGET_MIB: u64 = 64;
 const PROCESS_MIB: u64 = 96;
 const INDEX_BYTES_PER_ROW: u64 = 40;
 
-/// Rows a transaction inserts, of about 900 bytes.
-const ROWS: u64 = 300_000;
+/// Rows a transaction inserts, of about 1.7 kB.
+const ROWS: u64 = 130_000;
 
 const KILLS: u64 = 4;
 
@@ -68,7 +68,7 @@ fn transaction(kind: Kind, round: u64) -> String {
          UPDATE big SET k = 7 WHERE id % 13 = 0;
          DELETE FROM big WHERE id % 11 = 0;
          INSERT INTO small VALUES ({}, 2);",
-        text(kind, 800),
+        text(kind, 1600),
         numbers(kind, first, ROWS),
         round + 10
     );

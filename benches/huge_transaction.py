@@ -1,0 +1,212 @@
+#!/usr/bin/env python3
+"""Transactions larger than memory, end to end: applied in one Delta commit, with memory within the budget.
+
+    huge_transaction.py --lakeward PATH --out benches/results/huge.json [--kinds mariadb,postgres] [--budget-mib 512]
+                        [--rows 10000000] [--wide-mib 2048]
+
+On each server two transactions, each committed while lakeward follows the log from a first load on:
+
+  rows     --rows inserts of three columns, then updates of a tenth of them, deletes of a hundredth, in one transaction
+  wide     --wide-mib MiB of rows of 8 KiB
+
+Printed: the process's peak memory (VmHWM as the kernel gives it, ru_maxrss), the budget, the overhead that the README
+states (the process itself, and the key index per row), the seconds from process start to the end of catching up, and
+whether it stayed within. Source and lake are compared by count and by sums of each row's CRC32 or MD5, computed by the
+source's SQL and by DuckDB; exactly one Delta commit may have been made. The exit code is 1 when any of this fails.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+import psycopg
+import pymysql
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, f"{ROOT}/tests/oracle")
+import lake  # noqa: E402
+
+# README, "Memory".
+PROCESS_MIB = 96
+INDEX_BYTES_PER_ROW = 40
+WIDE_BYTES = 8192
+
+
+class MySql:
+    """MariaDB: its sequence engine makes the rows."""
+
+    def __init__(self, port):
+        self.kind, self.port, self.name = "mariadb", port, f"huge_{os.getpid()}"
+        self.connection = pymysql.connect(host="127.0.0.1", port=port, user="app", password="app", autocommit=True)
+        self.run(f"CREATE DATABASE {self.name}", f"USE {self.name}")
+        self.version = self.one("SELECT version()")[0]
+        self.schema = self.name
+
+    def run(self, *statements):
+        with self.connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+
+    def one(self, sql):
+        with self.connection.cursor() as cursor:
+            cursor.execute(sql)
+            return cursor.fetchone()
+
+    def source_toml(self):
+        return f'url = "mysql://cdc@127.0.0.1:{self.port}"\ntables = ["{self.name}.*"]\nserver_id = 77002\n'
+
+    def numbers(self, count):
+        return f"(SELECT seq AS n FROM seq_1_to_{count}) s"
+
+    def wide(self):
+        return f"REPEAT(MD5(n), {WIDE_BYTES // 32})"
+
+    def checksum(self, table, columns):
+        text = ", ".join(columns)
+        return self.one(f"SELECT count(*), CAST(sum(CAST(CONV(LEFT(MD5(CONCAT_WS('|', {text})), 8), 16, 10) AS DECIMAL(30,0))) "
+                        f"AS CHAR) FROM {table}")
+
+    def close(self):
+        self.run(f"DROP DATABASE {self.name}")
+
+
+class Postgres:
+    def __init__(self, port):
+        self.kind, self.port, self.name, self.schema = "postgres", port, f"huge_{os.getpid()}", "public"
+        self.admin = psycopg.connect(self.url("postgres"), autocommit=True)
+        self.admin.execute(f"CREATE DATABASE {self.name}")
+        self.admin.execute(f"GRANT CREATE ON DATABASE {self.name} TO cdc")
+        self.connection = psycopg.connect(self.url(self.name), autocommit=True)
+        self.run("GRANT CREATE ON SCHEMA public TO cdc", "SET ROLE cdc")
+        self.version = self.one("SHOW server_version")[0]
+
+    def url(self, database):
+        return f"postgres://postgres:postgres@127.0.0.1:{self.port}/{database}"
+
+    def run(self, *statements):
+        for statement in statements:
+            self.connection.execute(statement)
+
+    def one(self, sql):
+        return self.connection.execute(sql).fetchone()
+
+    def source_toml(self):
+        return (f'url = "postgres://cdc@127.0.0.1:{self.port}/{self.name}"\ntables = ["public.*"]\n'
+                f'slot = "{self.name}"\npublication = "{self.name}"\n')
+
+    def numbers(self, count):
+        return f"generate_series(1::bigint, {count}) AS s(n)"
+
+    def wide(self):
+        return f"repeat(md5(n::text), {WIDE_BYTES // 32})"
+
+    def checksum(self, table, columns):
+        text = ", ".join(columns)
+        return self.one(f"SELECT count(*), sum(('x' || left(md5(concat_ws('|', {text})), 8))::bit(32)::bigint)::text FROM {table}")
+
+    def close(self):
+        self.connection.close()
+        self.admin.execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = %s", [self.name])
+        self.admin.execute(f"DROP DATABASE {self.name} WITH (FORCE)")
+
+
+def lake_checksum(url, columns):
+    """As the sources compute it: the sum over all rows of the first 32 bits of the MD5 of the row's text."""
+    con = lake.connect()
+    text = ", ".join(columns)
+    return con.execute(f"SELECT count(*), sum(('0x' || left(md5(concat_ws('|', {text})), 8))::BIGINT)::VARCHAR "
+                       f"FROM {lake.scan(url)}").fetchone()
+
+
+def measure(source, name, statements, columns, args):
+    """Runs one transaction on table `name`, lets lakeward catch up, and says how that went."""
+    folder = tempfile.mkdtemp(prefix="lakeward-huge-", dir=args.folder)
+    config = os.path.join(folder, "config.toml")
+    with open(os.path.join(folder, "password"), "w") as file:
+        file.write("cdc")
+    with open(config, "w") as file:
+        file.write(f'[lake]\nurl = "lake"\n[memory]\nbudget = "{args.budget_mib}MiB"\nspill_dir = "spill"\n'
+                   f'[[source]]\nname = "bench"\npassword_file = "password"\n{source.source_toml()}')
+    catch_up = [args.lakeward, "run", "--until-caught-up", "--config", config, "--log-level", "warn"]
+    subprocess.run(catch_up, check=True, stdout=subprocess.DEVNULL)
+    source.run("BEGIN", *statements, "COMMIT")
+    started = time.monotonic()
+    process = subprocess.Popen(catch_up, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.monotonic() - started
+    if status != 0:
+        sys.exit(f"lakeward ended with {status}")
+    table = f"{folder}/lake/bench/{source.schema}/{name}"
+    commits = len([entry for entry in os.listdir(f"{table}/_delta_log") if entry.endswith(".json")]) - 1
+    rows, wanted = source.checksum(name, columns)
+    lake_rows, found = lake_checksum(table, columns)
+    overhead = PROCESS_MIB + rows * INDEX_BYTES_PER_ROW / 2**20
+    peak = usage.ru_maxrss / 1024
+    result = {"kind": source.kind, "server": source.version, "transaction": name, "rows": rows, "seconds": seconds,
+              "cpu_seconds": usage.ru_utime + usage.ru_stime, "peak_memory_mib": peak, "budget_mib": args.budget_mib,
+              "stated_overhead_mib": overhead, "within": peak <= args.budget_mib + overhead,
+              "equal": (rows, wanted) == (lake_rows, found), "commits": commits,
+              "left_on_disk": len(os.listdir(f"{folder}/spill")) if os.path.isdir(f"{folder}/spill") else 0}
+    source.run(f"DROP TABLE {name}")
+    shutil.rmtree(folder)
+    return result
+
+
+def transactions(source, args):
+    numbers = source.numbers(args.rows)
+    source.run("CREATE TABLE many_rows (id BIGINT PRIMARY KEY, room INT, note VARCHAR(40))")
+    yield measure(source, "many_rows", [
+        f"INSERT INTO many_rows SELECT n, n % 500, CONCAT('guest ', n) FROM {numbers}",
+        "UPDATE many_rows SET room = room + 1 WHERE id % 10 = 0",
+        "DELETE FROM many_rows WHERE id % 100 = 7"], ["id", "room", "note"], args)
+    wide_rows = max(1, args.wide_mib * 2**20 // WIDE_BYTES)
+    source.run("CREATE TABLE wide_rows (id BIGINT PRIMARY KEY, body TEXT)")
+    yield measure(source, "wide_rows",
+                  [f"INSERT INTO wide_rows SELECT n, {source.wide()} FROM {source.numbers(wide_rows)}"], ["id", "body"], args)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--lakeward", required=True)
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--kinds", default="mariadb,postgres")
+    parser.add_argument("--budget-mib", type=int, default=512)
+    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--wide-mib", type=int, default=2048)
+    parser.add_argument("--folder", help="where lakes and waiting changes go; default: the system's for temporary files")
+    args = parser.parse_args()
+    results = []
+    for kind in args.kinds.split(","):
+        port = os.environ.get(f"LAKEWARD_TEST_{kind.upper()}_PORT")
+        if not port:
+            print(f"SKIPPED {kind}: no server", file=sys.stderr)
+            continue
+        source = (Postgres if kind == "postgres" else MySql)(int(port))
+        try:
+            for result in transactions(source, args):
+                results.append(result)
+                good = result["within"] and result["equal"] and result["commits"] == 1 and not result["left_on_disk"]
+                print(f"{kind:9} {result['server'][:24]:24} {result['transaction']:9} {result['rows']:>11,} rows  "
+                      f"{result['seconds']:6.1f} s   peak {result['peak_memory_mib']:.0f} MiB = budget {args.budget_mib} + overhead "
+                      f"{result['peak_memory_mib'] - args.budget_mib:.0f} (stated: {result['stated_overhead_mib']:.0f})   "
+                      f"commits {result['commits']}   {'equal' if result['equal'] else 'DIFFERENT'}   "
+                      f"{'ok' if good else 'FAILED'}", flush=True)
+        finally:
+            source.close()
+    machine = {"cpus": os.cpu_count(), "machine": platform.machine(), "kernel": platform.release()}
+    os.makedirs(os.path.dirname(args.out) or ".", exist_ok=True)
+    with open(args.out, "w") as file:
+        json.dump({"machine": machine, "results": results}, file, indent=2)
+        file.write("\n")
+    good = [result["within"] and result["equal"] and result["commits"] == 1 for result in results]
+    sys.exit(0 if good and all(good) else 1)
+
+
+if __name__ == "__main__":
+    main()
