@@ -7,11 +7,16 @@
 
 mod catalog;
 mod charset;
+mod column_definition;
 mod connection;
+mod ddl;
 mod decimal;
 mod declared;
+mod default;
 mod flavor;
+mod image;
 mod json;
+mod layout;
 mod marker;
 mod plan;
 mod position;
