@@ -4,12 +4,13 @@
 //! So whatever is cut and committed ends exactly at a transaction's end, for all tables of the source alike.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 
 use crate::lake::TableChange;
-use crate::schema::TableName;
+use crate::schema::{Layout, TableName};
 use crate::source::{Error, Event, Position};
 
 /// Changes of whole transactions, ready to be committed.
@@ -24,13 +25,15 @@ pub struct Batch {
     pub position: Option<Position>,
     /// Everything committed at the source before this moment is in the batch or was before.
     pub fresh_until: Option<DateTime<Utc>>,
+    /// How rows of these tables lie in the log from the batch's position on, and by which statements; in order.
+    pub layouts: Vec<(TableName, Arc<Layout>, String)>,
     /// When its first event came.
     pub since: Option<Instant>,
 }
 
 impl Batch {
     pub fn is_empty(&self) -> bool {
-        self.tables.is_empty()
+        self.tables.is_empty() && self.layouts.is_empty()
     }
 }
 
@@ -41,6 +44,7 @@ pub struct Gatherer {
     open: Vec<(TableName, TableChange)>,
     open_rows: u64,
     open_bytes: u64,
+    open_layouts: Vec<(TableName, Arc<Layout>, String)>,
     /// Tables that left the stream, with the reason, not yet taken.
     stopped: BTreeMap<TableName, Error>,
     /// Tables that left the stream at any time: a source may have sent more of them before it noticed.
@@ -75,6 +79,7 @@ impl Gatherer {
                 self.push(rows.schema.name.clone(), TableChange::Rows(rows));
             }
             Event::Truncate(table) => self.push(table, TableChange::Truncate),
+            Event::Layout { table, layout, statement } => self.open_layouts.push((table, layout, statement)),
             Event::Rollback => self.drop_open(),
             Event::TableStopped { table, error } => {
                 self.open.retain(|(name, _)| *name != table);
@@ -85,6 +90,7 @@ impl Gatherer {
                 for (table, change) in self.open.drain(..) {
                     self.complete.tables.entry(table).or_default().push(change);
                 }
+                self.complete.layouts.append(&mut self.open_layouts);
                 self.complete.rows += std::mem::take(&mut self.open_rows);
                 self.complete.bytes += std::mem::take(&mut self.open_bytes);
                 self.complete.transactions += transactions;
@@ -105,6 +111,7 @@ impl Gatherer {
     /// Forgets the open transaction.
     fn drop_open(&mut self) {
         self.open.clear();
+        self.open_layouts.clear();
         self.open_rows = 0;
         self.open_bytes = 0;
     }

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::Error;
 use super::batch::Batch;
 use crate::lake::{self, Applied, Table, TableChange};
-use crate::ledger::{Entry, Ledger, TableState};
+use crate::ledger::{Entry, History, Ledger, TableState};
 use crate::schema::{TableName, ValueCounts};
 use crate::source;
 
@@ -25,6 +25,7 @@ pub struct Committer {
     pub source: String,
     pub tables: HashMap<TableName, Table>,
     pub ledger: Ledger,
+    pub history: History,
     pub entry: Entry,
     pub totals: HashMap<TableName, TableTotals>,
     pub rows: u64,
@@ -67,6 +68,8 @@ impl Committer {
     pub async fn commit(&mut self, batch: Batch, stopped: BTreeMap<TableName, source::Error>) -> Result<(), Error> {
         let position = batch.position.as_ref().map_or_else(|| self.entry.position.clone(), ToString::to_string);
         let values = value_counts(&batch.tables);
+        // Before any table or the ledger is at a position where it counts.
+        super::history::append(&mut self.history, batch.layouts, &position, &self.entry.position).await?;
         let mut failed = self.commit_tables(batch.tables, &position).await?;
         failed.extend(stopped.into_iter().map(|(table, error)| (table, error.to_string())));
         // Those that failed do not hold this batch; where exactly they stand, their own last commit says.

@@ -7,6 +7,7 @@
 mod batch;
 mod commit;
 mod error;
+mod history;
 mod source_run;
 
 pub use error::Error;

@@ -29,7 +29,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use crate::schema::{Op, TableRows};
-use crate::schema::{TableName, TableSchema, Unfaithful};
+use crate::schema::{Layout, TableName, TableSchema, Unfaithful};
 
 /// What a source tells, in order.
 #[derive(Debug)]
@@ -48,6 +48,9 @@ pub enum Event {
         caught_up: bool,
         told_at: DateTime<Utc>,
     },
+    /// How rows of this table lie in the log from here on; every row sent before lies as it did. To be kept no later than
+    /// the position of the boundary that follows. Also told before a table stops over the change.
+    Layout { table: TableName, layout: Arc<Layout>, statement: String },
     /// Forget every change since the last boundary: their transaction was rolled back after all.
     Rollback,
     /// This table can't be followed any further; its changes since the last boundary must not be applied, and no more
@@ -64,6 +67,8 @@ pub struct TableStart {
     pub schema: Arc<TableSchema>,
     /// Transactions this position contains are in the lake already and are skipped for this table.
     pub position: Position,
+    /// How its rows lie in the log at that position, where the source tells such things and they are known.
+    pub layout: Option<Arc<Layout>>,
 }
 
 /// What to stream.
@@ -86,6 +91,8 @@ pub enum SnapshotEvent {
         schema: Arc<TableSchema>,
         /// The rows that follow are exactly the effect of the transactions this position contains.
         position: Position,
+        /// How rows lie in the log at that position, for sources that tell ([`Event::Layout`]).
+        layout: Option<Arc<Layout>>,
         /// The planner's estimate, for progress bars.
         rows_estimate: Option<u64>,
     },

@@ -68,7 +68,7 @@ pub fn pack(text: &str, precision: u8, scale: u8) -> Option<Vec<u8>> {
         .chain(std::iter::repeat_n(9, width / 9 + scale / 9))
         .chain(std::iter::once(scale % 9))
         .filter(|digits| *digits > 0);
-    let mut bytes = Vec::new();
+    let mut bytes: Vec<u8> = Vec::new();
     let mut at = 0;
     for size in sizes {
         let group: u32 = all.get(at..at + size)?.parse().ok()?;

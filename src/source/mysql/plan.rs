@@ -539,7 +539,7 @@ mod tests {
     }
 
     fn decode(plan: &Plan, kind: RowsKind, rows: &[u8]) -> Result<(RecordBatch, Vec<Op>), Fault> {
-        let event = RowsEvent { table_id: 7, width: plan.steps.len(), complete: true, rows };
+        let event = RowsEvent { table_id: 7, width: plan.steps.len(), complete: true, present: [&[], &[]], rows };
         let mut collector = collector();
         let sink = collector.rows(&plan.schema);
         plan.decode(kind, &event, sink)?;

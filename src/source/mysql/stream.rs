@@ -6,7 +6,9 @@
 //! tables it concerns with a definite error and leaves the others running; an event of a kind that could carry rows
 //! unseen stops the source. Nothing is skipped silently.
 
-use std::collections::HashMap;
+mod schema_change;
+
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,11 +19,12 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::config::{Contracts, SourceConfig};
-use crate::schema::{TableName, TableSchema};
+use crate::schema::{Layout, TableName, TableSchema};
 use crate::source::{Collector, Error, Event, Position, StreamRequest, TransactionId};
 
 use super::charset::Collations;
 use super::flavor::Vendor;
+use super::layout;
 use super::marker::{MariaDbGtid, Query, micros_time, mysql_gtid};
 use super::plan::{Plan, RowsKind};
 use super::statement::{Named, Statement};
@@ -85,6 +88,8 @@ const FLAG_ARTIFICIAL: u16 = 0x20;
 /// A captured table.
 struct Followed {
     schema: Arc<TableSchema>,
+    /// How its rows lie in the log here; `None` where the ledger has no history of it.
+    layout: Option<Arc<Layout>>,
     position: Position,
     /// The stream is behind no transaction of this table's position any more.
     past: bool,
@@ -136,6 +141,10 @@ struct Reader {
     all_past: bool,
     /// The server found the position: its silence is a bad sign from now on.
     found: bool,
+    /// Events read ahead of their turn.
+    ahead: VecDeque<BinlogEvent>,
+    /// What the catalog says of a table whose statement is the next event, or why that proves nothing.
+    reread: Option<(TableName, Result<Layout, String>)>,
 }
 
 /// Reads until `request.stop`, or an error.
@@ -160,8 +169,14 @@ pub async fn follow(
         .into_iter()
         .map(|(name, start)| {
             let excluded = excluded(&name);
-            let followed =
-                Followed { schema: start.schema, position: start.position, past: false, stopped: false, excluded };
+            let followed = Followed {
+                schema: start.schema,
+                layout: start.layout,
+                position: start.position,
+                past: false,
+                stopped: false,
+                excluded,
+            };
             (name, followed)
         })
         .collect();
@@ -184,6 +199,8 @@ pub async fn follow(
         by_offset,
         all_past: false,
         found: false,
+        ahead: VecDeque::new(),
+        reread: None,
     };
     reader.pass_tables();
     reader.run(transport, request.stop).await
@@ -200,7 +217,8 @@ impl Reader {
             if stop.is_cancelled() {
                 return Ok(());
             }
-            let event = match transport.ready(self.collector.position()) {
+            let next = self.ahead.pop_front().map(Ok).or_else(|| transport.ready(self.collector.position()));
+            let event = match next {
                 Some(event) => event?,
                 None => {
                     let silence_max = if self.found { SILENCE_MAX } else { SEARCH_SILENCE_MAX };
@@ -224,6 +242,7 @@ impl Reader {
                 }
             };
             heard = Instant::now();
+            self.foresee(&event, &mut transport).await?;
             self.handle(&event).await?;
         }
     }
@@ -434,17 +453,20 @@ impl Reader {
             return Err(self.protocol("a row event", &Fault::new("rows outside of a transaction")));
         }
         let Some(table) = self.counted(&name) else { return Ok(()) };
-        if !event.complete {
-            let finding = "rows come without all their columns (binlog_row_image is not FULL)".to_owned();
-            let remedy = format!("set binlog_row_image=FULL in all sessions, then {RELOAD}");
-            return self.stop_table(&name, finding, remedy).await;
-        }
         let plan = match &map.plan {
             Some(plan) => plan.clone(),
             None => {
-                let compiled = TableMap::parse(&map.bytes, self.vendor).and_then(|map| {
-                    Plan::compile(&map, &table.schema, &self.collations, |column| {
+                let compiled = TableMap::parse(&map.bytes, self.vendor).and_then(|mut map| {
+                    let layout = table.layout.as_deref();
+                    layout::complete(&mut map, layout, &self.collations, self.vendor)?;
+                    let plan = Plan::compile(&map, &table.schema, &self.collations, |column| {
                         table.excluded.iter().any(|excluded| excluded == column)
+                    })?;
+                    Ok(match layout {
+                        Some(layout) => {
+                            plan.with_images(layout::images(&map, layout, &self.collations, self.vendor))
+                        }
+                        None => plan,
                     })
                 });
                 match compiled {
@@ -561,7 +583,11 @@ impl Reader {
                     }
                 }
             }
-            Statement::Harmless => {}
+            Statement::Harmless => {
+                if !ineffective {
+                    self.schema_change(query).await?;
+                }
+            }
             Statement::Other => {
                 let mentioned: Vec<TableName> = self
                     .tables
