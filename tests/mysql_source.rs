@@ -565,7 +565,7 @@ fn story(events: &[Event]) -> Vec<String> {
             Event::Truncate(table) => lines.push(format!("Truncate {table}")),
             Event::Rollback => lines.push("Rollback".to_owned()),
             Event::TableStopped { error, .. } => lines.push(format!("Stopped {error}")),
-            Event::Boundary { .. } => {}
+            Event::Layout { .. } | Event::Boundary { .. } => {}
         }
     }
     lines

@@ -225,3 +225,102 @@ impl Images {
 fn is_endless(end: &[u8]) -> bool {
     matches!(end, [0x7F | 0xFF, 0xFF, 0xFF, 0xFF, 0x0F, 0x42, 0x3F])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::{LayoutColumn, PRIMARY, UniqueKey};
+
+    const KEY_NOTE_PRICE: [Option<(usize, bool)>; 3] = [Some((0, true)), Some((1, false)), Some((2, false))];
+
+    fn images(vendor: Vendor, uniques: &[&str], period: Period) -> Images {
+        let column = |name: &str| LayoutColumn {
+            name: name.to_owned(),
+            declaration: "int".to_owned(),
+            charset: None,
+            collation: None,
+            nullable: name != "id",
+            default: Default::default(),
+            generated: false,
+            invisible: false,
+            auto_increment: false,
+        };
+        let unique = |name: &&str| UniqueKey {
+            name: (*name).to_owned(),
+            columns: vec!["id".to_owned()],
+            partial: false,
+            hashed: false,
+        };
+        let layout = Layout {
+            columns: ["id", "note", "price"].map(column).to_vec(),
+            uniques: uniques.iter().map(unique).collect(),
+            period,
+            ..Layout::default()
+        };
+        let fillers = vec![Filler::Unknown("it has no default"), Filler::Null, Filler::Bytes(vec![7])];
+        Images::new(&layout, vendor, ["id", "note", "price"].map(str::to_owned).to_vec(), fillers)
+    }
+
+    /// what an image after lacks comes from the image before, or stays as the lake has it.
+    #[test]
+    fn an_absent_column_is_unchanged_and_never_null() {
+        let images = images(Vendor::MySql, &[PRIMARY], Period::None);
+        let before = [Some(&[1_u8][..]), Some(&[2]), None];
+        let mut after = [None, None, Some(&[9_u8][..])];
+        let mut unchanged = Vec::new();
+        images.carry(&KEY_NOTE_PRICE, [&[0b011], &[0b100]], &before, &mut after, &mut unchanged).expect("told");
+        assert_eq!((after, unchanged.as_slice()), ([Some(&[1][..]), Some(&[2][..]), Some(&[9][..])], &[][..]));
+        let mut after = [None, None, None];
+        images.carry(&KEY_NOTE_PRICE, [&[0b001], &[0]], &before, &mut after, &mut unchanged).expect("told");
+        assert_eq!(unchanged, [1, 2]);
+        assert!(images.check_old(&KEY_NOTE_PRICE, false, &[0b001]).is_ok());
+        assert!(images.check_old(&KEY_NOTE_PRICE, false, &[0b110]).is_err());
+        assert!(images.check_old(&KEY_NOTE_PRICE, true, &[0b011]).is_err());
+    }
+
+    ///
+    #[test]
+    fn an_inserted_row_gets_constant_defaults_and_nothing_else() {
+        let images = images(Vendor::MySql, &[PRIMARY], Period::None);
+        let mut fields = [Some(&[1_u8][..]), None, None];
+        images.fill(&KEY_NOTE_PRICE, &[0b001], &mut fields).expect("known defaults");
+        assert_eq!(fields, [Some(&[1][..]), None, Some(&[7][..])]);
+        let fault = images.fill(&KEY_NOTE_PRICE, &[0b110], &mut fields).expect_err("no default");
+        assert!(fault.0.contains("`id`") && fault.0.contains("binlog_row_image"), "{fault}");
+        assert!(Images::default().check_known().is_err());
+    }
+
+    /// MariaDB's REPLACE.
+    #[test]
+    fn an_update_that_may_be_a_replace_is_a_fault() {
+        let carry = |images: &Images, present: u8, key: u8| {
+            let before = [Some(&[1_u8][..]), None, None];
+            let key = [key];
+            let mut after = [Some(&key[..]), None, None];
+            images.carry(&KEY_NOTE_PRICE, [&[0b001], &[present]], &before, &mut after, &mut Vec::new())
+        };
+        let one = images(Vendor::MariaDb, &[PRIMARY], Period::None);
+        assert!(carry(&one, 0b011, 1).is_err(), "same key");
+        assert!(carry(&one, 0b011, 2).is_ok(), "another key, and no other could meet");
+        assert!(carry(&one, 0b010, 1).is_ok(), "without its key");
+        assert!(carry(&one, 0b111, 1).is_ok(), "whole");
+        let two = images(Vendor::MariaDb, &[PRIMARY, "u"], Period::None);
+        assert!(carry(&two, 0b011, 2).is_err(), "another key may have met");
+        assert!(carry(&images(Vendor::MySql, &[PRIMARY], Period::None), 0b011, 1).is_ok());
+    }
+
+    /// K-8
+    #[test]
+    fn rows_of_the_past_are_told_by_the_end_of_their_period() {
+        let images = images(Vendor::MariaDb, &[PRIMARY], Period::Column("price".to_owned()));
+        let present = [None, None, Some(&[0x7F, 0xFF, 0xFF, 0xFF, 0x0F, 0x42, 0x3F][..])];
+        let past = [None, None, Some(&[0x6B, 0x08, 0x10, 0xE6, 0x0B, 0x5A, 0xB5][..])];
+        let fate = |kind, before: &[Option<&[u8]>], after: &[Option<&[u8]>]| images.fate(kind, before, after).expect("told");
+        assert_eq!(fate(RowsKind::Write, &present, &[]), Fate::Insert);
+        assert_eq!(fate(RowsKind::Write, &past, &[]), Fate::Past);
+        assert_eq!(fate(RowsKind::Update, &present, &present), Fate::Update);
+        assert_eq!(fate(RowsKind::Update, &present, &past), Fate::Delete);
+        assert_eq!(fate(RowsKind::Delete, &past, &[]), Fate::Past);
+        assert!(images.fate(RowsKind::Write, &[None, None, None], &[]).is_err());
+    }
+}

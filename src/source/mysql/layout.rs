@@ -363,3 +363,112 @@ pub fn images(map: &TableMap, layout: &Layout, collations: &Collations, vendor: 
     };
     Images::new(layout, vendor, names, map.columns.iter().enumerate().map(filler).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::mysql::table_map::tests::length_encoded;
+
+    fn column(name: &str, declaration: &str, charset: Option<&str>) -> LayoutColumn {
+        LayoutColumn {
+            name: name.to_owned(),
+            declaration: declaration.to_owned(),
+            charset: charset.map(str::to_owned),
+            collation: None,
+            nullable: true,
+            default: ColumnDefault::None,
+            generated: false,
+            invisible: false,
+            auto_increment: false,
+        }
+    }
+
+    fn goods() -> Layout {
+        Layout {
+            columns: vec![
+                column("id", "int(10) unsigned", None),
+                column("name", "varchar(50)", Some("utf8mb4")),
+                column("kind", "enum('a','it''s')", Some("latin1")),
+                column("price", "decimal(6,2)", None),
+                column("flag", "bit(9)", None),
+            ],
+            ..Layout::default()
+        }
+    }
+
+    /// As MySQL 5.7 and MariaDB write it: types and lengths, and nothing else.
+    fn bare() -> Vec<u8> {
+        let mut body = vec![7, 0, 0, 0, 0, 0, 1, 0];
+        body.extend(b"\x04shop\0\x05goods\0");
+        body.push(5);
+        body.extend([kind::LONG, kind::VARCHAR, kind::STRING, kind::NEWDECIMAL, kind::BIT]);
+        body.extend(length_encoded(&[200, 0, kind::ENUM, 1, 6, 2, 1, 1]));
+        body.push(0b11110);
+        body
+    }
+
+    fn collations() -> Collations {
+        Collations::new([(8, "latin1".to_owned()), (45, "utf8mb4".to_owned()), (63, "binary".to_owned())], [])
+    }
+
+    fn completed(layout: Option<&Layout>) -> Result<TableMap, Fault> {
+        let mut map = TableMap::parse(&bare(), Vendor::MySql)?;
+        complete(&mut map, layout, &collations(), Vendor::MySql)?;
+        Ok(map)
+    }
+
+    /// D-15: logs without optional metadata, as MySQL 5.7's.
+    #[test]
+    fn a_bare_table_map_is_completed_from_the_layout() {
+        let map = completed(Some(&goods())).expect("the layout fits");
+        let names: Vec<&str> = map.columns.iter().filter_map(|column| column.name.as_deref()).collect();
+        assert_eq!(names, ["id", "name", "kind", "price", "flag"]);
+        assert!(map.columns[0].unsigned && !map.columns[3].unsigned);
+        assert_eq!(map.columns[1].collation, Some(45));
+        let labels = map.columns[2].labels.as_ref().expect("labels");
+        assert_eq!(labels, &[b"a".to_vec(), b"it's".to_vec()]);
+        assert!(completed(None).expect_err("no names").0.contains("binlog_row_metadata"));
+    }
+
+    /// D-17
+    #[test]
+    fn any_difference_from_the_layout_is_a_fault() {
+        let with = |change: fn(&mut Layout)| {
+            let mut layout = goods();
+            change(&mut layout);
+            completed(Some(&layout)).expect_err("it differs").0
+        };
+        assert!(with(|layout| layout.columns.truncate(4)).contains("5 columns"));
+        assert!(with(|layout| layout.columns.swap(0, 1)).contains("`name`"));
+        for (at, declaration) in
+            [(0, "bigint"), (1, "varchar(49)"), (2, "set('a')"), (3, "decimal(6,1)"), (4, "bit(8)"), (1, "varbinary(50)")]
+        {
+            let mut layout = goods();
+            declaration.clone_into(&mut layout.columns[at].declaration);
+            assert!(completed(Some(&layout)).is_err(), "{declaration}");
+        }
+        assert!(with(|layout| layout.columns[1].charset = Some("latin1".to_owned())).contains("`name`"));
+        assert!(with(|layout| layout.period = Period::Implicit).contains("7"));
+    }
+
+    /// A sign that the log tells and the layout denies is a fault too.
+    #[test]
+    fn what_the_log_tells_must_agree() {
+        let mut map = TableMap::parse(&super::super::table_map::tests::goods(), Vendor::MySql).expect("well formed");
+        let mut layout = goods();
+        "enum('a','b')".clone_into(&mut layout.columns[2].declaration);
+        assert!(complete(&mut map.clone(), Some(&layout), &collations(), Vendor::MySql).is_ok());
+        "int".clone_into(&mut layout.columns[0].declaration);
+        let fault = complete(&mut map, Some(&layout), &collations(), Vendor::MySql).expect_err("the sign differs");
+        assert!(fault.0.contains("unsigned"), "{fault}");
+    }
+
+    #[test]
+    fn labels_are_read_as_the_catalog_writes_them() {
+        let read = |text: &str| labels(text).map(|labels| labels.join("|"));
+        assert_eq!(read("enum('a','b,c','it''s','')").as_deref(), Some("a|b,c|it's|"));
+        assert_eq!(read("set('x')").as_deref(), Some("x"));
+        assert_eq!(read("enum('a"), None);
+        assert_eq!(read("int"), None);
+    }
+}
