@@ -95,8 +95,7 @@ mod tests {
     async fn the_version_in_force_is_the_newest_that_is_covered() {
         let mut history = History::open(Arc::new(InMemory::new())).await.expect("empty");
         let name = TableName::new("shop", "goods");
-        let version =
-            Version { position: at(5).to_string(), statement: None, layout: Layout::clone(&layout("first")) };
+        let version = Version { position: at(5).to_string(), statement: None, layout: Layout::clone(&layout("first")) };
         history.begin("shop.goods", version);
         for (sequence, charset) in [(10, "second"), (20, "third")] {
             let change = vec![(name.clone(), layout(charset), "ALTER".to_owned())];
@@ -115,7 +114,8 @@ mod tests {
         assert_eq!(history.versions("shop.goods").len(), 2);
         let change = vec![(name.clone(), layout("again"), "ALTER".to_owned())];
         append(&mut history, change, &at(21).to_string(), &at(15).to_string()).await.expect("written");
-        let kept: Vec<&str> = history.versions("shop.goods").iter().map(|version| version.layout.charset.as_str()).collect();
+        let kept: Vec<&str> =
+            history.versions("shop.goods").iter().map(|version| version.layout.charset.as_str()).collect();
         assert_eq!(kept, ["second", "again"]);
     }
 }

@@ -28,8 +28,8 @@ use chrono::{DateTime, Utc};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use crate::schema::{Op, TableRows};
 use crate::schema::{Layout, TableName, TableSchema, Unfaithful};
+pub use crate::schema::{Op, TableRows};
 
 /// What a source tells, in order.
 #[derive(Debug)]
@@ -50,7 +50,11 @@ pub enum Event {
     },
     /// How rows of this table lie in the log from here on; every row sent before lies as it did. To be kept no later than
     /// the position of the boundary that follows. Also told before a table stops over the change.
-    Layout { table: TableName, layout: Arc<Layout>, statement: String },
+    Layout {
+        table: TableName,
+        layout: Arc<Layout>,
+        statement: String,
+    },
     /// Forget every change since the last boundary: their transaction was rolled back after all.
     Rollback,
     /// This table can't be followed any further; its changes since the last boundary must not be applied, and no more

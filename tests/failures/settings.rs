@@ -24,10 +24,7 @@ async fn mysql(kind: Kind) {
     let Some(server) = OwnServer::start(kind, "settings", &options) else { return };
     let Some(mut case) = Case::on(&server, "settings").await else { return };
 
-    let remedies = [
-        "log_bin=binlog",
-        "SET GLOBAL binlog_format=ROW",
-    ];
+    let remedies = ["log_bin=binlog", "SET GLOBAL binlog_format=ROW"];
     every_command_says(&case.lakeward, 5, &remedies);
     let (_, report) = check(&case.lakeward);
     let found = problems(&report);

@@ -118,7 +118,9 @@ pub async fn tables(
         ))
         .await?;
     for row in answer.rows {
-        let [Some(schema), Some(table), Some(name), Some(source_type), charset, expression] = take(row) else { continue };
+        let [Some(schema), Some(table), Some(name), Some(source_type), charset, expression] = take(row) else {
+            continue;
+        };
         let Some(&at) = index.get(&TableName::new(schema, table)) else { continue };
         if expression.as_deref() == Some("ROW END") {
             if !source_type.starts_with("timestamp") {

@@ -55,8 +55,6 @@ pub struct Definition {
     family: Family,
     /// Of text columns; `None` is the table's default.
     target: Option<Target>,
-    /// `JSON` of MariaDB: its character set is its own.
-    fixed_charset: bool,
     nullable: bool,
     default: ColumnDefault,
     pub generated: bool,
@@ -81,7 +79,6 @@ impl Definition {
         if charset.as_deref() == Some("binary") {
             return Err(Unclear);
         }
-        debug_assert!(!self.fixed_charset || self.target.is_some());
         Ok(LayoutColumn {
             name: self.name.clone(),
             declaration: self.declaration.clone(),
@@ -106,7 +103,6 @@ pub fn definition(tokens: &mut Tokens<'_>, vendor: Vendor) -> Result<Definition,
         family: declared.family(),
         declaration,
         target: fixed.clone(),
-        fixed_charset: fixed.is_some(),
         nullable: true,
         default: ColumnDefault::None,
         generated: false,
@@ -242,7 +238,11 @@ fn data_type(tokens: &mut Tokens<'_>, vendor: Vendor) -> Result<(String, Option<
         ("bit" | "char" | "binary" | "varchar" | "varbinary", [length]) => format!("{name}({length})"),
         ("datetime" | "timestamp" | "time", []) => name.to_owned(),
         ("datetime" | "timestamp" | "time", [digits]) => {
-            if digits == "0" { name.to_owned() } else { format!("{name}({digits})") }
+            if digits == "0" {
+                name.to_owned()
+            } else {
+                format!("{name}({digits})")
+            }
         }
         ("vector", [dimensions]) => format!("vector({dimensions})"),
         ("year", [] | [_]) => "year".to_owned(),
@@ -255,8 +255,7 @@ fn data_type(tokens: &mut Tokens<'_>, vendor: Vendor) -> Result<(String, Option<
         ("json", []) => match vendor {
             Vendor::MySql => "json".to_owned(),
             Vendor::MariaDb => {
-                let target =
-                    Target { charset: "utf8mb4".to_owned(), collation: Some("utf8mb4_bin".to_owned()) };
+                let target = Target { charset: "utf8mb4".to_owned(), collation: Some("utf8mb4_bin".to_owned()) };
                 return Ok(("longtext".to_owned(), Some(target)));
             }
         },
@@ -358,9 +357,8 @@ pub fn change(before: &LayoutColumn, after: &LayoutColumn, strict: bool) -> Effe
     if before.nullable && !after.nullable && !strict {
         return values("NULLs became other values");
     }
-    let argument = |declared: &Declared, index: usize, default: u32| {
-        declared.arguments.get(index).copied().unwrap_or(default)
-    };
+    let argument =
+        |declared: &Declared, index: usize, default: u32| declared.arguments.get(index).copied().unwrap_or(default);
     let (old_family, new_family) = (old.family(), new.family());
     if old_family != new_family {
         return values("values may read differently");

@@ -35,17 +35,44 @@ pub struct Alter {
 /// One change among those of a statement.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Spec {
-    Add { definition: Definition, if_not_exists: bool },
-    Drop { name: String, if_exists: bool },
+    Add {
+        definition: Definition,
+        if_not_exists: bool,
+    },
+    Drop {
+        name: String,
+        if_exists: bool,
+    },
     /// `MODIFY` and `CHANGE`.
-    Change { old: String, definition: Definition, if_exists: bool },
-    Rename { old: String, new: String, if_exists: bool },
-    Default { column: String, default: ColumnDefault },
+    Change {
+        old: String,
+        definition: Definition,
+        if_exists: bool,
+    },
+    Rename {
+        old: String,
+        new: String,
+        if_exists: bool,
+    },
+    Default {
+        column: String,
+        default: ColumnDefault,
+    },
     ConvertTo(Target),
     TableDefault(Target),
-    Unique { name: Option<String>, columns: Vec<String>, partial: bool, hashed: bool },
-    DropUnique { name: String },
-    RenameUnique { old: String, new: String },
+    Unique {
+        name: Option<String>,
+        columns: Vec<String>,
+        partial: bool,
+        hashed: bool,
+    },
+    DropUnique {
+        name: String,
+    },
+    RenameUnique {
+        old: String,
+        new: String,
+    },
 }
 
 /// Tokens of a statement with a cursor.
@@ -567,7 +594,8 @@ pub fn apply(old: &Layout, specs: &[Spec], vendor: Vendor) -> Result<Applied, Un
     }
     if old.period != Period::None && specs.iter().any(|spec| !matches!(spec, Spec::TableDefault(_))) {
         // Rules of their own, and system_versioning_alter_history besides.
-        let plain = specs.iter().all(|spec| matches!(spec, Spec::Add { .. } | Spec::Default { .. } | Spec::TableDefault(_)));
+        let plain =
+            specs.iter().all(|spec| matches!(spec, Spec::Add { .. } | Spec::Default { .. } | Spec::TableDefault(_)));
         if !plain {
             return Err(Unclear);
         }
@@ -646,7 +674,6 @@ pub fn apply(old: &Layout, specs: &[Spec], vendor: Vendor) -> Result<Applied, Un
     if changed != wanted {
         return Err(Unclear);
     }
-    let moved = waiting.len();
     let mut in_order: Vec<(LayoutColumn, Option<Place>)> = Vec::new();
     for spec in specs {
         match spec {
@@ -668,7 +695,6 @@ pub fn apply(old: &Layout, specs: &[Spec], vendor: Vendor) -> Result<Applied, Un
             _ => {}
         }
     }
-    debug_assert!(waiting.is_empty() || moved > 0);
     if !waiting.is_empty() {
         return Err(Unclear);
     }
@@ -708,7 +734,8 @@ pub fn apply(old: &Layout, specs: &[Spec], vendor: Vendor) -> Result<Applied, Un
                 for column in columns {
                     let column = layout.column(column).ok_or(Unclear)?;
                     // Long texts make MariaDB keep the key by a hash.
-                    let is_text = column.charset.is_some() || column.declaration.contains("blob")
+                    let is_text = column.charset.is_some()
+                        || column.declaration.contains("blob")
                         || column.declaration.contains("binary");
                     if vendor == Vendor::MariaDb && is_text && name.as_deref() != Some(PRIMARY) {
                         return Err(Unclear);
@@ -751,7 +778,8 @@ fn convert(column: &mut LayoutColumn, target: &Target) -> Result<(), Unclear> {
     if target.charset == "binary" || column.generated {
         return Err(Unclear);
     }
-    let texts = [("tinytext", 255_u64), ("text", 65_535), ("mediumtext", 16_777_215), ("longtext", u64::from(u32::MAX))];
+    let texts =
+        [("tinytext", 255_u64), ("text", 65_535), ("mediumtext", 16_777_215), ("longtext", u64::from(u32::MAX))];
     if let Some((_, bytes)) = texts.iter().find(|(name, _)| column.declaration.eq_ignore_ascii_case(name)) {
         let characters = bytes / character_bytes_max(charset) as u64;
         let needed = characters * character_bytes_max(&target.charset) as u64;
@@ -759,7 +787,8 @@ fn convert(column: &mut LayoutColumn, target: &Target) -> Result<(), Unclear> {
         name.clone_into(&mut column.declaration);
     }
     if column.declaration.starts_with("varchar") {
-        let length: u64 = super::declared::Declared::parse(&column.declaration).arguments.first().copied().unwrap_or(0).into();
+        let length: u64 =
+            super::declared::Declared::parse(&column.declaration).arguments.first().copied().unwrap_or(0).into();
         // Beyond that the server makes a text of it, where its mode lets it.
         if length * character_bytes_max(&target.charset) as u64 > 65_532 {
             return Err(Unclear);
@@ -875,23 +904,52 @@ mod tests {
             ("id int(11)", "Name varchar(20) latin1", "kind enum('a','b') latin1", "note text latin1");
         for (text, expected) in [
             ("ALTER TABLE goods ADD x INT UNSIGNED", format!("{id}, {name}, {kind}, {note}, x int unsigned")),
-            ("ALTER TABLE `goods` ADD COLUMN (x INT, y BOOL)", format!("{id}, {name}, {kind}, {note}, x int, y tinyint(1)")),
-            ("ALTER TABLE goods ADD x DEC FIRST, ADD y DATETIME(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3) AFTER name",
-                format!("x decimal(10,0), {id}, {name}, y datetime(3), {kind}, {note}")),
-            ("alter table goods add x int after id, add y int after x", format!("{id}, x int, y int, {name}, {kind}, {note}")),
+            (
+                "ALTER TABLE `goods` ADD COLUMN (x INT, y BOOL)",
+                format!("{id}, {name}, {kind}, {note}, x int, y tinyint(1)"),
+            ),
+            (
+                "ALTER TABLE goods ADD x DEC FIRST, ADD y DATETIME(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3) AFTER name",
+                format!("x decimal(10,0), {id}, {name}, y datetime(3), {kind}, {note}"),
+            ),
+            (
+                "alter table goods add x int after id, add y int after x",
+                format!("{id}, x int, y int, {name}, {kind}, {note}"),
+            ),
             ("ALTER TABLE goods DROP NAME, DROP COLUMN kind", format!("{id}, {note}")),
             ("ALTER TABLE goods DROP COLUMN IF EXISTS x", format!("{id}, {name}, {kind}, {note}")),
-            ("ALTER TABLE goods MODIFY kind ENUM('b', 'it''s', 'a') FIRST", format!("kind enum('b','it''s','a') latin1, {id}, {name}, {note}")),
-            ("ALTER TABLE goods CHANGE name note VARCHAR(30) CHARACTER SET utf8mb4, CHANGE note name TEXT COLLATE utf8mb4_bin",
-                format!("{id}, note varchar(30) utf8mb4, {kind}, name text utf8mb4")),
-            ("ALTER TABLE goods RENAME COLUMN name TO title", format!("{id}, title varchar(20) latin1, {kind}, {note}")),
-            ("ALTER TABLE goods CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
-                format!("{id}, Name varchar(20) utf8mb4, kind enum('a','b') utf8mb4, note mediumtext utf8mb4")),
-            ("ALTER TABLE goods CHARSET=utf8mb4, ADD x CHAR(3)", format!("{id}, {name}, {kind}, {note}, x char(3) utf8mb4")),
-            ("ALTER TABLE goods ALTER name SET DEFAULT 'x', ADD INDEX (name), ENGINE=InnoDB COMMENT='a, b', ALGORITHM=INPLACE",
-                format!("{id}, {name}, {kind}, {note}")),
-            ("/* app */ ALTER TABLE goods /*!50000 ADD x INT */ -- end", format!("{id}, {name}, {kind}, {note}, x int")),
-            ("SET STATEMENT max_statement_time=1 FOR ALTER TABLE goods ADD x INT", format!("{id}, {name}, {kind}, {note}, x int")),
+            (
+                "ALTER TABLE goods MODIFY kind ENUM('b', 'it''s', 'a') FIRST",
+                format!("kind enum('b','it''s','a') latin1, {id}, {name}, {note}"),
+            ),
+            (
+                "ALTER TABLE goods CHANGE name note VARCHAR(30) CHARACTER SET utf8mb4, CHANGE note name TEXT COLLATE utf8mb4_bin",
+                format!("{id}, note varchar(30) utf8mb4, {kind}, name text utf8mb4"),
+            ),
+            (
+                "ALTER TABLE goods RENAME COLUMN name TO title",
+                format!("{id}, title varchar(20) latin1, {kind}, {note}"),
+            ),
+            (
+                "ALTER TABLE goods CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+                format!("{id}, Name varchar(20) utf8mb4, kind enum('a','b') utf8mb4, note mediumtext utf8mb4"),
+            ),
+            (
+                "ALTER TABLE goods CHARSET=utf8mb4, ADD x CHAR(3)",
+                format!("{id}, {name}, {kind}, {note}, x char(3) utf8mb4"),
+            ),
+            (
+                "ALTER TABLE goods ALTER name SET DEFAULT 'x', ADD INDEX (name), ENGINE=InnoDB COMMENT='a, b', ALGORITHM=INPLACE",
+                format!("{id}, {name}, {kind}, {note}"),
+            ),
+            (
+                "/* app */ ALTER TABLE goods /*!50000 ADD x INT */ -- end",
+                format!("{id}, {name}, {kind}, {note}, x int"),
+            ),
+            (
+                "SET STATEMENT max_statement_time=1 FOR ALTER TABLE goods ADD x INT",
+                format!("{id}, {name}, {kind}, {note}, x int"),
+            ),
             ("CREATE INDEX i ON goods (name)", format!("{id}, {name}, {kind}, {note}")),
         ] {
             assert_eq!(columns(text), expected, "{text}");
@@ -949,7 +1007,7 @@ mod tests {
         };
         for text in [
             "ALTER TABLE goods MODIFY kind ENUM('b','a','c')",
-            "ALTER TABLE goods MODIFY name VARCHAR(40)",
+            "ALTER TABLE goods MODIFY Name VARCHAR(40)",
             "ALTER TABLE goods CONVERT TO CHARACTER SET utf8mb4",
             "ALTER TABLE goods MODIFY note TEXT FIRST",
             "ALTER TABLE goods ADD secret INT FIRST",
@@ -960,16 +1018,18 @@ mod tests {
         for (text, told) in [
             ("ALTER TABLE goods ADD x INT", "columns: column `x` is new"),
             ("ALTER TABLE goods DROP name", "columns: column `Name` is gone"),
+            // The server takes the new spelling.
+            ("ALTER TABLE goods MODIFY name VARCHAR(20)", "columns: column `name` is new"),
             ("ALTER TABLE goods MODIFY id BIGINT", "columns: column `id` is long"),
             ("ALTER TABLE goods DROP PRIMARY KEY", "columns: its key was"),
-            ("ALTER TABLE goods MODIFY name VARCHAR(5)", "values: column `Name`"),
+            ("ALTER TABLE goods MODIFY Name VARCHAR(5)", "values: column `Name`"),
             ("ALTER TABLE goods MODIFY kind ENUM('a')", "values: column `kind`"),
-            ("ALTER TABLE goods MODIFY name VARCHAR(20) NOT NULL", "values: column `Name`"),
+            ("ALTER TABLE goods MODIFY Name VARCHAR(20) NOT NULL", "values: column `Name`"),
             ("ALTER TABLE goods MODIFY id SMALLINT", "columns: column `id` is short"),
         ] {
             assert!(effect(text, false).starts_with(told), "{text}: {}", effect(text, false));
         }
-        assert_eq!(effect("ALTER TABLE goods MODIFY name VARCHAR(5) NOT NULL", true), "");
+        assert_eq!(effect("ALTER TABLE goods MODIFY Name VARCHAR(5) NOT NULL", true), "");
     }
 
     proptest::proptest! {

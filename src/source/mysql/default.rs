@@ -6,8 +6,8 @@
 use crate::schema::{ColumnDefault, LayoutColumn};
 
 use super::charset::{Charset, Collations};
-use super::declared::{Declared, Family};
 use super::decimal;
+use super::declared::{Declared, Family};
 use super::image::Filler;
 use super::layout::labels;
 use super::table_map::{MapColumn, kind};
@@ -15,7 +15,7 @@ use super::table_map::{MapColumn, kind};
 /// What fills this column of the log in a row that was inserted without it.
 pub fn filler(column: &MapColumn, known: &LayoutColumn, collations: &Collations) -> Filler {
     if known.generated {
-        return Filler::Unknown("it is generated");
+        return Filler::Generated;
     }
     match &known.default {
         ColumnDefault::None if known.nullable => Filler::Null,

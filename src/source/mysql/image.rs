@@ -7,7 +7,8 @@
 //!
 //! MariaDB executes `REPLACE` over an existing row as an update, and under these settings its log leaves out the columns
 //! that the statement thereby set to their defaults (seen on 10.11; its own replicas keep the old values). Such an update
-//! can't be told from one that leaves them as they are when its image holds the whole key, so it is a fault too.
+//! can't be told from one that leaves them as they are when its image holds the whole key, so it is a fault too. So is a
+//! virtual generated column of MariaDB: it is never in these images, whether or not it changed with others.
 //!
 //! A system-versioned table of MariaDB keeps the past: a delete is an update that ends the row's period, an update writes
 //! the old row anew with its period ended. The lake has present rows only.
@@ -26,6 +27,8 @@ pub enum Filler {
     Bytes(Vec<u8>),
     /// Nothing can, and why.
     Unknown(&'static str),
+    /// Nothing can: the server computes it from other columns.
+    Generated,
 }
 
 /// What becomes of a row.
@@ -42,6 +45,8 @@ pub enum Fate {
 #[derive(Clone, Debug, Default)]
 pub struct Images {
     known: bool,
+    /// Generated columns are in an image after whenever they may have changed (MySQL).
+    generated_told: bool,
     /// By column of the log.
     fillers: Vec<Filler>,
     names: Vec<String>,
@@ -83,7 +88,8 @@ impl Images {
                 if plain { Replace::SameKey } else { Replace::Any }
             }
         };
-        Self { known: true, fillers, names, period_end, replace }
+        let generated_told = vendor == Vendor::MySql;
+        Self { known: true, generated_told, fillers, names, period_end, replace }
     }
 
     fn name(&self, column: usize) -> &str {
@@ -102,12 +108,7 @@ impl Images {
     }
 
     /// What a row event means for the present rows. `after` counts for updates only.
-    pub fn fate(
-        &self,
-        kind: RowsKind,
-        before: &[Option<&[u8]>],
-        after: &[Option<&[u8]>],
-    ) -> Result<Fate, Fault> {
+    pub fn fate(&self, kind: RowsKind, before: &[Option<&[u8]>], after: &[Option<&[u8]>]) -> Result<Fate, Fault> {
         let plain = match kind {
             RowsKind::Write => Fate::Insert,
             RowsKind::Update => Fate::Update,
@@ -162,6 +163,13 @@ impl Images {
                 key_moved |= key && before.get(column) != after.get(column);
                 continue;
             }
+            if !self.generated_told && self.fillers.get(column) == Some(&Filler::Generated) {
+                return Err(Fault(format!(
+                    "generated column `{}` is not in the new image of a row (binlog_row_image is not FULL), and the log of \
+                     MariaDB does not tell whether it changed",
+                    self.name(column)
+                )));
+            }
             if key {
                 // A key column with a default may be left out by the very statement that resets it.
                 key_told &= matches!(self.fillers.get(column), Some(Filler::Bytes(_)) | None);
@@ -206,6 +214,7 @@ impl Images {
             *field = match self.fillers.get(column) {
                 Some(Filler::Null) => None,
                 Some(Filler::Bytes(bytes)) => Some(bytes),
+                Some(Filler::Generated) => return Err(self.absent(column, "it is generated")),
                 Some(Filler::Unknown(why)) => return Err(self.absent(column, why)),
                 None => return Err(self.absent(column, "no default of it is known")),
             };
@@ -309,13 +318,27 @@ mod tests {
         assert!(carry(&images(Vendor::MySql, &[PRIMARY], Period::None), 0b011, 1).is_ok());
     }
 
+    /// X-13, M-22
+    #[test]
+    fn a_generated_column_that_mariadb_leaves_out_is_a_fault() {
+        for (vendor, told) in [(Vendor::MySql, true), (Vendor::MariaDb, false)] {
+            let mut images = images(vendor, &[PRIMARY], Period::None);
+            images.fillers[2] = Filler::Generated;
+            let mut after = [None, Some(&[9_u8][..]), None];
+            let before = [Some(&[1_u8][..]), None, None];
+            let carried = images.carry(&KEY_NOTE_PRICE, [&[0b001], &[0b010]], &before, &mut after, &mut Vec::new());
+            assert_eq!(carried.is_ok(), told);
+        }
+    }
+
     /// K-8
     #[test]
     fn rows_of_the_past_are_told_by_the_end_of_their_period() {
         let images = images(Vendor::MariaDb, &[PRIMARY], Period::Column("price".to_owned()));
         let present = [None, None, Some(&[0x7F, 0xFF, 0xFF, 0xFF, 0x0F, 0x42, 0x3F][..])];
         let past = [None, None, Some(&[0x6B, 0x08, 0x10, 0xE6, 0x0B, 0x5A, 0xB5][..])];
-        let fate = |kind, before: &[Option<&[u8]>], after: &[Option<&[u8]>]| images.fate(kind, before, after).expect("told");
+        let fate =
+            |kind, before: &[Option<&[u8]>], after: &[Option<&[u8]>]| images.fate(kind, before, after).expect("told");
         assert_eq!(fate(RowsKind::Write, &present, &[]), Fate::Insert);
         assert_eq!(fate(RowsKind::Write, &past, &[]), Fate::Past);
         assert_eq!(fate(RowsKind::Update, &present, &present), Fate::Update);

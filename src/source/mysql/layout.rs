@@ -65,8 +65,18 @@ pub async fn read(session: &mut Session, tables: &[TableName]) -> Result<HashMap
         ))
         .await?;
     for row in answer.rows {
-        let [Some(schema), Some(table), Some(name), Some(declaration), charset, collation, nullable, default, extra, expression] =
-            take(row)
+        let [
+            Some(schema),
+            Some(table),
+            Some(name),
+            Some(declaration),
+            charset,
+            collation,
+            nullable,
+            default,
+            extra,
+            expression,
+        ] = take(row)
         else {
             continue;
         };
@@ -92,8 +102,7 @@ pub async fn read(session: &mut Session, tables: &[TableName]) -> Result<HashMap
             collation,
             nullable: nullable.as_deref() == Some("YES"),
             default,
-            generated: (extra.contains("GENERATED") && !extra.contains("DEFAULT_GENERATED"))
-                || !expression.is_empty(),
+            generated: (extra.contains("GENERATED") && !extra.contains("DEFAULT_GENERATED")) || !expression.is_empty(),
             invisible: extra.contains("INVISIBLE"),
             auto_increment: extra.contains("AUTO_INCREMENT"),
             declaration,
@@ -274,12 +283,7 @@ fn is_integer(declared: &Declared) -> bool {
 }
 
 /// Whether type, length and digits in the log are those of the declaration.
-fn check_shape(
-    column: &MapColumn,
-    known: &LayoutColumn,
-    declared: &Declared,
-    vendor: Vendor,
-) -> Result<(), Fault> {
+fn check_shape(column: &MapColumn, known: &LayoutColumn, declared: &Declared, vendor: Vendor) -> Result<(), Fault> {
     let argument = |index: usize, default: u32| declared.arguments.get(index).copied().unwrap_or(default);
     let character_bytes = known.charset.as_deref().map_or(1, character_bytes_max) as u32;
     let length = u32::from(column.length);
@@ -440,9 +444,14 @@ mod tests {
         };
         assert!(with(|layout| layout.columns.truncate(4)).contains("5 columns"));
         assert!(with(|layout| layout.columns.swap(0, 1)).contains("`name`"));
-        for (at, declaration) in
-            [(0, "bigint"), (1, "varchar(49)"), (2, "set('a')"), (3, "decimal(6,1)"), (4, "bit(8)"), (1, "varbinary(50)")]
-        {
+        for (at, declaration) in [
+            (0, "bigint"),
+            (1, "varchar(49)"),
+            (2, "set('a')"),
+            (3, "decimal(6,1)"),
+            (4, "bit(8)"),
+            (1, "varbinary(50)"),
+        ] {
             let mut layout = goods();
             declaration.clone_into(&mut layout.columns[at].declaration);
             assert!(completed(Some(&layout)).is_err(), "{declaration}");

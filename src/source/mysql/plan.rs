@@ -157,7 +157,9 @@ impl Plan {
         let mut rows = 0;
         let [first, second] = if event.complete { [None, None] } else { event.present.map(Some) };
         if self.schema.identity == RowIdentity::AppendOnly && kind != RowsKind::Write {
-            return Err(Fault::new("a row was updated or deleted, but the contract says that rows are only ever added"));
+            return Err(Fault::new(
+                "a row was updated or deleted, but the contract says that rows are only ever added",
+            ));
         }
         if !event.complete {
             self.images.check_known()?;
@@ -186,7 +188,9 @@ impl Plan {
                         Some(present) if kind == RowsKind::Write => {
                             self.images.fill(&self.targets(), present, &mut fields)?;
                         }
-                        Some(_) => return Err(Fault::new("a row of the past became a present one, without its columns")),
+                        Some(_) => {
+                            return Err(Fault::new("a row of the past became a present one, without its columns"));
+                        }
                         None => {}
                     }
                     row(&fields, &[], Op::Insert)?;

@@ -90,8 +90,8 @@ fn settings(flavor: &Flavor, variables: &HashMap<String, String>, server_id: u32
     }
     let image = if flavor.is_mariadb() {
         "an update leaves columns out, and where its log can't tell a REPLACE or INSERT … ON DUPLICATE KEY UPDATE from an \
-         update that kept them (with NOBLOB: any update of a table with texts or blobs) the table stops; an inserted row \
-         without a column whose default is not a plain constant stops it too"
+         update that kept them (with NOBLOB: any update of a table with texts or blobs) the table stops, as do tables with \
+         virtual generated columns; an inserted row without a column whose default is not a plain constant stops it too"
     } else {
         "an inserted row without a column whose default is not a plain constant stops its table; tables without a key stop \
          at the first update or delete"

@@ -463,9 +463,7 @@ impl Reader {
                         table.excluded.iter().any(|excluded| excluded == column)
                     })?;
                     Ok(match layout {
-                        Some(layout) => {
-                            plan.with_images(layout::images(&map, layout, &self.collations, self.vendor))
-                        }
+                        Some(layout) => plan.with_images(layout::images(&map, layout, &self.collations, self.vendor)),
                         None => plan,
                     })
                 });

@@ -55,7 +55,10 @@ impl Reader {
                     return Vec::new();
                 };
                 let drops_rows = alter.ignore
-                    && alter.specs.as_ref().is_ok_and(|specs| specs.iter().any(|spec| matches!(spec, Spec::Unique { .. })));
+                    && alter
+                        .specs
+                        .as_ref()
+                        .is_ok_and(|specs| specs.iter().any(|spec| matches!(spec, Spec::Unique { .. })));
                 let strict = strict && !alter.ignore;
                 let applied = alter.specs.and_then(|specs| ddl::apply(layout, &specs, self.vendor));
                 vec![Change { table, applied, strict, drops_rows }]
@@ -71,9 +74,7 @@ impl Reader {
                         && self.counted(name).is_some_and(|followed| followed.layout.is_some())
                 };
                 let tables = self.tables.keys().filter(mentioned).cloned();
-                tables
-                    .map(|table| Change { table, applied: Err(Unclear), strict: false, drops_rows: false })
-                    .collect()
+                tables.map(|table| Change { table, applied: Err(Unclear), strict: false, drops_rows: false }).collect()
             }
         }
     }
@@ -82,7 +83,8 @@ impl Reader {
     pub(super) async fn foresee(&mut self, next: &BinlogEvent, transport: &mut Transport) -> Result<(), Error> {
         self.reread = None;
         let header = next.header();
-        if header.event_type_raw() != event::QUERY || self.open.as_ref().is_some_and(|open| open.begun || open.ineffective)
+        if header.event_type_raw() != event::QUERY
+            || self.open.as_ref().is_some_and(|open| open.begun || open.ineffective)
         {
             return Ok(());
         }
