@@ -118,7 +118,7 @@ async fn snapshot(source: &MySqlSource, table: &TableName) -> (RecordBatch, Posi
 /// Streams one table until the log is as far as it was at the call.
 async fn stream(source: &MySqlSource, schema: &TableSchema, from: Position, limits: CollectorLimits) -> Vec<Event> {
     let head = source.head().await.expect("a head");
-    let start = TableStart { schema: Arc::new(schema.clone()), position: from.clone() };
+    let start = TableStart { schema: Arc::new(schema.clone()), position: from.clone(), layout: None };
     let (_durable, durable) = watch::channel(from.clone());
     let stop = CancellationToken::new();
     let request = StreamRequest {
@@ -567,7 +567,7 @@ fn story(events: &[Event]) -> Vec<String> {
             Event::Prepared { xid, .. } => lines.push(format!("Prepared {xid}")),
             Event::Decided { xid, commit, .. } => lines.push(format!("Decided {xid} {commit}")),
             Event::TableStopped { error, .. } => lines.push(format!("Stopped {error}")),
-            Event::Boundary { .. } => {}
+            Event::Layout { .. } | Event::Boundary { .. } => {}
         }
     }
     lines
@@ -680,7 +680,7 @@ async fn transactions_that_a_table_has_are_skipped() {
         run(&mut app, "insert into t values (3, 'new')").await;
         let schema = schema_of(&source, "t").await;
         let head = source.head().await.expect("a head");
-        let start = TableStart { schema: Arc::new(schema.clone()), position };
+        let start = TableStart { schema: Arc::new(schema.clone()), position, layout: None };
         let (_keep, durable) = watch::channel(from.clone());
         let stop = CancellationToken::new();
         let request = StreamRequest {
@@ -937,7 +937,7 @@ async fn idle_kicked_and_purged_readers_know_why() {
         let schema = schema_of(&source, "t").await;
         let from = source.head().await.expect("a head");
         let reading = |out: mpsc::Sender<Event>, stop: CancellationToken| {
-            let start = TableStart { schema: Arc::new(schema.clone()), position: from.clone() };
+            let start = TableStart { schema: Arc::new(schema.clone()), position: from.clone(), layout: None };
             let (_, durable) = watch::channel(from.clone());
             let request = StreamRequest {
                 from: from.clone(),

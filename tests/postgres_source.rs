@@ -197,7 +197,10 @@ impl Stream {
             tables: tables
                 .iter()
                 .map(|(name, table)| {
-                    (name.clone(), TableStart { schema: table.schema.clone(), position: table.position.clone() })
+                    (
+                        name.clone(),
+                        TableStart { schema: table.schema.clone(), position: table.position.clone(), layout: None },
+                    )
                 })
                 .collect(),
             durable: durable_receiver,

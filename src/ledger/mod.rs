@@ -1,19 +1,22 @@
 //! What must outlive the machine, kept beside the tables in `<lake>/_lakeward/<source>/`.
 //!
-//! Two numbered series of small JSON objects, each written put-if-absent, of which the highest number is in force:
+//! Three numbered series of small JSON objects, each written put-if-absent, of which the highest number is in force:
 //!
 //! * `position/`: up to which log position every table of the source is in the lake, and which tables stopped. The
 //!   source is acknowledged only up to here.
 //! * `prepared/`: not numbered; changes of transactions that are prepared and wait for their decision.
+//! * `schema/`: how the rows of each table lie in the source's log, from which position on (see [`History`]).
 //! * `lease/`: which process runs the source (see [`Lease`]).
 //!
 //! Nothing is ever overwritten, so two writers can't both believe they wrote number n. The ledger knows positions as
 //! text only.
 
+mod history;
 mod lease;
 mod prepared;
 mod series;
 
+pub use history::{History, Version};
 pub use lease::{Holder, Lease, RENEW_EVERY};
 pub use prepared::{PreparedEntry, PreparedObjects};
 

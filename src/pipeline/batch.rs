@@ -15,7 +15,7 @@ use chrono::{DateTime, Utc};
 use super::Error as RunError;
 use super::prepared::{Decision, Prepared, PreparedSets};
 use crate::lake::{self, Spill, SpillFile, SpilledRows, TableChange};
-use crate::schema::TableName;
+use crate::schema::{Layout, TableName};
 use crate::source::{Error, Event, Position};
 
 /// Changes of whole transactions, ready to be committed.
@@ -32,6 +32,8 @@ pub struct Batch {
     pub position: Option<Position>,
     /// Everything committed at the source before this moment is in the batch or was before.
     pub fresh_until: Option<DateTime<Utc>>,
+    /// How rows of these tables lie in the log from the batch's position on, and by which statements; in order.
+    pub layouts: Vec<(TableName, Arc<Layout>, String)>,
     /// When its first event came.
     pub since: Option<Instant>,
     /// The prepared transactions that are undecided at `position`, if they changed.
@@ -40,7 +42,7 @@ pub struct Batch {
 
 impl Batch {
     pub fn is_empty(&self) -> bool {
-        self.tables.is_empty()
+        self.tables.is_empty() && self.layouts.is_empty()
     }
 }
 
@@ -65,6 +67,7 @@ pub struct Gatherer {
     open_bytes_max: u64,
     /// Of the open transaction.
     files: HashMap<TableName, Arc<SpillFile>>,
+    open_layouts: Vec<(TableName, Arc<Layout>, String)>,
     /// Tables that left the stream, with the reason, not yet taken.
     stopped: BTreeMap<TableName, Error>,
     /// Tables that left the stream at any time: a source may have sent more of them before it noticed.
@@ -81,6 +84,7 @@ impl Gatherer {
             spill,
             open_bytes_max,
             files: HashMap::new(),
+            open_layouts: Vec::new(),
             stopped: BTreeMap::new(),
             gone: HashSet::new(),
         }
@@ -113,6 +117,7 @@ impl Gatherer {
         match event {
             Event::Rows(rows) => self.push(rows.schema.name.clone(), TableChange::Rows(rows)),
             Event::Truncate(table) => self.push(table, TableChange::Truncate),
+            Event::Layout { table, layout, statement } => self.open_layouts.push((table, layout, statement)),
             Event::Rollback => self.drop_open(),
             Event::TableStopped { table, error } => self.stop(table, error),
             Event::Prepared { xid, unsent } => {
@@ -139,6 +144,7 @@ impl Gatherer {
                 }
                 // The next transaction gets files of its own, so that these are gone when the batch is done.
                 self.files.clear();
+                self.complete.layouts.append(&mut self.open_layouts);
                 self.complete.transactions += transactions;
                 self.complete.position = Some(position);
                 self.complete.prepared = self.prepared.take_changed().or(self.complete.prepared.take());
@@ -181,7 +187,7 @@ impl Gatherer {
     fn drop_open(&mut self) {
         self.open.clear();
         self.files.clear();
-    }
+        self.open_layouts.clear();
     }
 
     /// Puts the open transaction on disk when it holds more memory than it may.

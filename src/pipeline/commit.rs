@@ -14,7 +14,7 @@ use super::Error;
 use super::batch::Batch;
 use super::prepared;
 use crate::lake::{self, Applied, Table, TableChange};
-use crate::ledger::{Entry, Ledger, TableState};
+use crate::ledger::{Entry, History, Ledger, TableState};
 use crate::schema::{TableName, ValueCounts};
 use crate::source;
 
@@ -26,6 +26,7 @@ pub struct Committer {
     pub source: String,
     pub tables: HashMap<TableName, Table>,
     pub ledger: Ledger,
+    pub history: History,
     pub entry: Entry,
     pub totals: HashMap<TableName, TableTotals>,
     pub rows: u64,
@@ -66,6 +67,8 @@ impl Committer {
     pub async fn commit(&mut self, batch: Batch, stopped: BTreeMap<TableName, source::Error>) -> Result<(), Error> {
         let position = batch.position.as_ref().map_or_else(|| self.entry.position.clone(), ToString::to_string);
         let values = value_counts(&batch.tables);
+        // Before any table or the ledger is at a position where it counts.
+        super::history::append(&mut self.history, batch.layouts, &position, &self.entry.position).await?;
         let decided = match &batch.prepared {
             Some(sets) => prepared::persist(self.ledger.prepared(), sets, &mut self.entry).await?,
             None => Vec::new(),

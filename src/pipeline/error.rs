@@ -54,6 +54,7 @@ impl From<snapshot::Error> for Error {
         match error {
             snapshot::Error::Source(error) => Self::Source(error),
             snapshot::Error::Lake(error) => Self::Lake(error),
+            snapshot::Error::Ledger(error) => error.into(),
         }
     }
 }

@@ -8,6 +8,7 @@ mod batch;
 mod commit;
 mod prepared;
 mod error;
+mod history;
 mod source_run;
 
 pub use error::Error;

@@ -20,7 +20,7 @@ use super::prepared::{self, PreparedSets};
 use super::{Error, RunOptions, SourceSummary, TableSummary};
 use crate::config::{Commit, Config};
 use crate::lake::{Lake, Spill, Table};
-use crate::ledger::{self, Entry, Holder, Lease, Ledger, TableState};
+use crate::ledger::{self, Entry, History, Holder, Lease, Ledger, TableState};
 use crate::schema::{TableName, TableSchema, ValueCounts};
 use crate::snapshot::{self, Loaded};
 use crate::source::{CollectorLimits, Event, Position, ProblemKind, Source, StreamRequest, TableStart};
@@ -211,6 +211,7 @@ impl<S: Source> SourceRun<S> {
             }
             .into());
         }
+        let mut history = History::open(self.lake.ledger_store(&self.name)?).await?;
         let durable = entry.as_ref().map(|entry| parse_position(&entry.position)).transpose()?;
         let undecided = prepared::load(&ledger, entry.as_ref()).await?;
         let discovered = self.discover().await?;
@@ -287,7 +288,7 @@ impl<S: Source> SourceRun<S> {
             ledger.append(&entry).await?;
         }
         let mut from = from;
-        for Loaded { table, values } in self.load_missing(missing, &from, &mut states).await? {
+        for Loaded { table, values } in self.load_missing(missing, &mut history, &from, &mut states).await? {
             // A table loaded anew starts its counters anew.
             entry.values.remove(&table.name().to_string());
             if !values.is_empty() {
@@ -303,6 +304,11 @@ impl<S: Source> SourceRun<S> {
             open.insert(table.name().clone(), table);
         }
 
+        // Only what is captured has a history.
+        history.retain(|table, versions| {
+            let captured = discovered.iter().any(|schema| schema.name.to_string() == table);
+            if captured { versions } else { Vec::new() }
+        });
         let mut starts = HashMap::new();
         for (name, table) in &open {
             states.insert(name.to_string(), TableState::Streaming);
@@ -320,7 +326,9 @@ impl<S: Source> SourceRun<S> {
                     policies.and_then(|schema| schema.columns.iter().find(|other| other.name == column.name));
                 column.policy = declared.map(|declared| declared.policy).unwrap_or_default();
             }
-            starts.insert(name.clone(), TableStart { schema: Arc::new(schema), position });
+            let layout = super::history::in_force(&history, name, &position, &from)?;
+            super::history::forget_later(&mut history, name, |at| position.covers(at) || from.covers(at))?;
+            starts.insert(name.clone(), TableStart { schema: Arc::new(schema), position, layout });
         }
         entry.tables = states;
         entry.written_at = chrono::Utc::now();
@@ -331,6 +339,7 @@ impl<S: Source> SourceRun<S> {
             source: self.name.clone(),
             tables: open,
             ledger,
+            history,
             entry,
             totals: HashMap::new(),
             rows: 0,
@@ -372,12 +381,13 @@ impl<S: Source> SourceRun<S> {
     async fn load_missing(
         &self,
         mut missing: Vec<TableName>,
+        history: &mut History,
         from: &Position,
         states: &mut BTreeMap<String, TableState>,
     ) -> Result<Vec<Loaded>, Error> {
         let mut loaded = Vec::new();
         loop {
-            let error = match snapshot::first_load(&self.source, &self.name, &self.lake, &missing).await {
+            let error = match snapshot::first_load(&self.source, &self.name, &self.lake, history, &missing).await {
                 Ok(tables) => {
                     loaded.extend(tables);
                     return Ok(loaded);
@@ -696,6 +706,6 @@ fn unfollowed(table: &Table, entry: Option<&Entry>, durable: Option<&Position>) 
     )))
 }
 
-fn parse_position(text: &str) -> Result<Position, Error> {
+pub(super) fn parse_position(text: &str) -> Result<Position, Error> {
     text.parse().map_err(|_| Error::Position { position: text.to_owned() })
 }

@@ -10,12 +10,14 @@ mod builder;
 mod change;
 mod faithful;
 mod lake_type;
+mod layout;
 
 pub use crate::config::ValuePolicy as Policy;
 pub use builder::{ColumnBuilder, GeometryColumn, ListColumn, RowBuilder, TypeMismatch};
 pub use change::{Op, TableRows};
 pub use faithful::{Reason, Unfaithful, ValueCounts};
 pub use lake_type::{ElementType, LakeType, UnknownLakeType};
+pub use layout::{ColumnDefault, Layout, LayoutColumn, PRIMARY, Period, UniqueKey};
 
 use std::fmt;
 use std::sync::Arc;

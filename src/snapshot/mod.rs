@@ -11,8 +11,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::mpsc;
 
 use crate::lake::{self, FirstLoad, Lake, Table};
-use crate::schema::{TableName, ValueCounts};
-use crate::source::{self, SnapshotEvent, Source};
+use crate::ledger::{self, History, Version};
+use crate::schema::{Layout, TableName, ValueCounts};
+use crate::source::{self, Position, SnapshotEvent, Source};
 
 /// Batches between the reader and the writer.
 const CHANNEL_BATCHES: usize = 4;
@@ -23,6 +24,8 @@ pub enum Error {
     Source(#[from] source::Error),
     #[error(transparent)]
     Lake(#[from] lake::Error),
+    #[error(transparent)]
+    Ledger(#[from] ledger::Error),
 }
 
 /// A table just loaded.
@@ -32,21 +35,22 @@ pub struct Loaded {
     pub values: ValueCounts,
 }
 
-/// Loads `tables` and returns them open.
+/// Loads `tables` and returns them open. Their layouts are in the history before they are in the lake.
 pub async fn first_load<S: Source>(
     source: &S,
     source_name: &str,
     lake: &Lake,
+    history: &mut History,
     tables: &[TableName],
 ) -> Result<Vec<Loaded>, Error> {
     if tables.is_empty() {
         return Ok(Vec::new());
     }
     let (sender, receiver) = mpsc::channel(CHANNEL_BATCHES);
-    let (read, written) = tokio::join!(source.snapshot(tables, sender), write(receiver, source_name, lake));
+    let (read, written) = tokio::join!(source.snapshot(tables, sender), write(receiver, source_name, lake, history));
     match (read, written) {
         // The reader only notices that the writer is gone; the writer knows why.
-        (Err(source::Error::ReceiverGone), Err(cause)) | (Ok(()), Err(cause)) => Err(cause.into()),
+        (Err(source::Error::ReceiverGone), Err(cause)) | (Ok(()), Err(cause)) => Err(cause),
         (Err(cause), _) => Err(cause.into()),
         (Ok(()), Ok(loaded)) => Ok(loaded),
     }
@@ -56,13 +60,17 @@ async fn write(
     mut events: mpsc::Receiver<SnapshotEvent>,
     source_name: &str,
     lake: &Lake,
-) -> Result<Vec<Loaded>, lake::Error> {
+    history: &mut History,
+) -> Result<Vec<Loaded>, Error> {
     let mut loaded = Vec::new();
     let mut open: Option<(FirstLoad, Progress)> = None;
     let mut values = ValueCounts::default();
     while let Some(event) = events.recv().await {
         match event {
-            SnapshotEvent::Table { schema, position, rows_estimate } => {
+            SnapshotEvent::Table { schema, position, layout, rows_estimate } => {
+                if let Some(layout) = layout {
+                    remember(history, &schema.name, &position, &layout).await?;
+                }
                 let progress = Progress::start(source_name, &schema.name, rows_estimate);
                 values = ValueCounts::default();
                 open = Some((FirstLoad::begin(lake, source_name, schema, position.to_string())?, progress));
@@ -72,7 +80,7 @@ async fn write(
                     values.add(load.schema(), &unfaithful);
                     if let Err(error) = load.write(&rows).await {
                         load.abort().await;
-                        return Err(error);
+                        return Err(error.into());
                     }
                     progress.advance(load.rows());
                     open = Some((load, progress));
@@ -92,6 +100,18 @@ async fn write(
         load.abort().await;
     }
     Ok(loaded)
+}
+
+/// Begins the table's history anew.
+async fn remember(
+    history: &mut History,
+    table: &TableName,
+    position: &Position,
+    layout: &Layout,
+) -> Result<(), ledger::Error> {
+    let version = Version { position: position.to_string(), statement: None, layout: layout.clone() };
+    history.begin(&table.to_string(), version);
+    history.write().await
 }
 
 /// A bar on a terminal, log lines elsewhere.

@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use tokio::sync::mpsc;
 
 use super::{Error, Event, Position, TransactionId};
-use crate::schema::{Op, RowBuilder, TableName, TableRows, TableSchema};
+use crate::schema::{Layout, Op, RowBuilder, TableName, TableRows, TableSchema};
 
 /// When gathered rows are handed on.
 #[derive(Clone, Copy, Debug)]
@@ -197,6 +197,13 @@ impl Collector {
         self.hand_on_rows(true).await?;
         self.torn = true;
         self.send(Event::Decided { xid, commit, wanting, place }).await
+    }
+
+    /// Tells that rows of the table lie otherwise in the log from here on; the transaction under way did that.
+    pub async fn layout(&mut self, table: &TableName, layout: Arc<Layout>, statement: String) -> Result<(), Error> {
+        self.hand_on_rows(true).await?;
+        self.torn = true;
+        self.send(Event::Layout { table: table.clone(), layout, statement }).await
     }
 
     /// Drops what is gathered of a table and tells that it stops here.

@@ -28,8 +28,8 @@ use chrono::{DateTime, Utc};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::schema::{Layout, TableName, TableSchema, Unfaithful};
 pub use crate::schema::{Op, TableRows};
-use crate::schema::{TableName, TableSchema, Unfaithful};
 
 /// What a source tells, in order.
 #[derive(Debug)]
@@ -47,6 +47,13 @@ pub enum Event {
         /// The log had nothing more to read when this was told.
         caught_up: bool,
         told_at: DateTime<Utc>,
+    },
+    /// How rows of this table lie in the log from here on; every row sent before lies as it did. To be kept no later than
+    /// the position of the boundary that follows. Also told before a table stops over the change.
+    Layout {
+        table: TableName,
+        layout: Arc<Layout>,
+        statement: String,
     },
     /// Forget every change since the last boundary: their transaction was rolled back after all.
     Rollback,
@@ -81,6 +88,8 @@ pub struct TableStart {
     pub schema: Arc<TableSchema>,
     /// Transactions this position contains are in the lake already and are skipped for this table.
     pub position: Position,
+    /// How its rows lie in the log at that position, where the source tells such things and they are known.
+    pub layout: Option<Arc<Layout>>,
 }
 
 /// What to stream.
@@ -103,6 +112,8 @@ pub enum SnapshotEvent {
         schema: Arc<TableSchema>,
         /// The rows that follow are exactly the effect of the transactions this position contains.
         position: Position,
+        /// How rows lie in the log at that position, for sources that tell ([`Event::Layout`]).
+        layout: Option<Arc<Layout>>,
         /// The planner's estimate, for progress bars.
         rows_estimate: Option<u64>,
     },

@@ -81,8 +81,8 @@ pub async fn tables(
         if !config.tables.selects(&name.to_string()) {
             continue;
         }
-        if kind != "BASE TABLE" {
-            tracing::info!(table = %name, kind = %kind, "not followed: only plain tables are");
+        if kind != "BASE TABLE" && kind != "SYSTEM VERSIONED" {
+            tracing::info!(table = %name, kind = %kind, "not followed: it is no table");
             continue;
         }
         found.push(CatalogTable {
@@ -108,16 +108,30 @@ pub async fn tables(
     let index: HashMap<TableName, usize> =
         found.iter().enumerate().map(|(index, table)| (table.schema.name.clone(), index)).collect();
 
+    // K-8: the end of a row's period is part of the primary key, but among present rows it is always the same.
+    let mut period_ends: HashMap<usize, String> = HashMap::new();
     let answer = session
         .query(&format!(
-            "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, COLUMN_TYPE, CHARACTER_SET_NAME \
+            "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, COLUMN_TYPE, CHARACTER_SET_NAME, GENERATION_EXPRESSION \
              FROM information_schema.COLUMNS WHERE TABLE_SCHEMA IN ({schemas}) \
              ORDER BY TABLE_SCHEMA, TABLE_NAME, ORDINAL_POSITION"
         ))
         .await?;
     for row in answer.rows {
-        let [Some(schema), Some(table), Some(name), Some(source_type), charset] = take(row) else { continue };
+        let [Some(schema), Some(table), Some(name), Some(source_type), charset, expression] = take(row) else {
+            continue;
+        };
         let Some(&at) = index.get(&TableName::new(schema, table)) else { continue };
+        if expression.as_deref() == Some("ROW END") {
+            if !source_type.starts_with("timestamp") {
+                found[at].refusal.get_or_insert(
+                    "it is system-versioned by transaction, and the server writes changes of such tables to its log as \
+                     statements"
+                        .to_owned(),
+                );
+            }
+            period_ends.insert(at, name.clone());
+        }
         add_column(&mut found[at], name, source_type, charset, collations);
     }
 
@@ -147,7 +161,10 @@ pub async fn tables(
         let schema = &mut found[at].schema;
         schema.key = key
             .filter(|key| key.identifies)
-            .map(|key| key.columns.iter().filter_map(|column| schema.column_index(column)).collect())
+            .map(|key| {
+                let present = key.columns.iter().filter(|name| period_ends.get(&at) != Some(name));
+                present.filter_map(|column| schema.column_index(column)).collect()
+            })
             .unwrap_or_default();
     }
     for table in &mut found {

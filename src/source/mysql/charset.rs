@@ -135,10 +135,39 @@ impl Collations {
         }
     }
 
+    /// The character set of a collation.
+    pub fn charset_name(&self, id: u64) -> Option<&str> {
+        self.charset_of_id.get(&id).map(String::as_str)
+    }
+
+    /// Some collation of this character set.
+    pub fn id_of(&self, charset: &str) -> Option<u64> {
+        self.charset_of_id.iter().filter(|(_, name)| same_charset(name, charset)).map(|(id, _)| *id).min()
+    }
+
     pub fn by_name(&self, name: &str) -> Result<Charset, Fault> {
         Charset::by_name(name)
             .or_else(|| self.tables.get(name).cloned().map(Charset::Table))
             .ok_or_else(|| Fault(format!("character set `{name}` can't be decoded")))
+    }
+}
+
+/// `utf8` is an older name of `utf8mb3`.
+pub fn same_charset(one: &str, other: &str) -> bool {
+    let plain = |name: &str| {
+        let name = name.to_ascii_lowercase();
+        if name == "utf8" { "utf8mb3".to_owned() } else { name }
+    };
+    plain(one) == plain(other)
+}
+
+/// Bytes that a character of this set may take, at most.
+pub fn character_bytes_max(charset: &str) -> usize {
+    match charset.to_ascii_lowercase().as_str() {
+        "utf8mb4" | "utf16" | "utf16le" | "utf32" | "gb18030" => 4,
+        "utf8mb3" | "utf8" | "ujis" | "eucjpms" => 3,
+        "ucs2" | "gbk" | "big5" | "euckr" | "gb2312" | "cp932" | "sjis" => 2,
+        _ => 1,
     }
 }
 

@@ -50,6 +50,40 @@ fn groups(bytes: &[u8], precision: u8, scale: u8, mut each: impl FnMut(u32, u32)
     Ok(negative)
 }
 
+/// Packs a decimal's text; `None` when it has more digits than the column.
+pub fn pack(text: &str, precision: u8, scale: u8) -> Option<Vec<u8>> {
+    let (negative, digits) = text.strip_prefix('-').map_or((false, text), |digits| (true, digits));
+    let (integer, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let integer = integer.trim_start_matches('0');
+    let width = usize::from(precision.checked_sub(scale)?);
+    if !(integer.bytes().chain(fraction.bytes())).all(|digit| digit.is_ascii_digit())
+        || integer.len() > width
+        || fraction.len() > usize::from(scale)
+    {
+        return None;
+    }
+    let scale = usize::from(scale);
+    let all = format!("{integer:0>width$}{fraction:0<scale$}");
+    let sizes = std::iter::once(width % 9)
+        .chain(std::iter::repeat_n(9, width / 9 + scale / 9))
+        .chain(std::iter::once(scale % 9))
+        .filter(|digits| *digits > 0);
+    let mut bytes: Vec<u8> = Vec::new();
+    let mut at = 0;
+    for size in sizes {
+        let group: u32 = all.get(at..at + size)?.parse().ok()?;
+        bytes.extend(&group.to_be_bytes()[4 - GROUP_BYTES[size]..]);
+        at += size;
+    }
+    if negative && all.bytes().any(|digit| digit != b'0') {
+        bytes.iter_mut().for_each(|byte| *byte = !*byte);
+    }
+    if let Some(first) = bytes.first_mut() {
+        *first ^= 0x80;
+    }
+    Some(bytes)
+}
+
 /// The unscaled value; for at most 38 digits.
 pub fn packed_value(bytes: &[u8], precision: u8, scale: u8) -> Result<i128, Fault> {
     if precision > LAKE_DIGITS_MAX {
@@ -127,6 +161,24 @@ mod tests {
     use super::*;
 
     /// M-5: the examples of the MySQL source: 1234567890.1234 as DECIMAL(14,4), and its negative.
+    #[test]
+    fn what_is_packed_reads_back() {
+        for (text, precision, scale) in [
+            ("0.00", 5, 2),
+            ("-999.99", 5, 2),
+            ("12345678901.5", 20, 9),
+            ("-0.000000001", 38, 9),
+            ("7", 9, 0),
+            ("0.5", 1, 1),
+        ] {
+            let bytes = pack(text, precision, scale).expect(text);
+            let back = packed_text(&bytes, precision, scale).expect(text);
+            assert_eq!(text_value(&back, precision, scale), text_value(text, precision, scale), "{text}");
+        }
+        assert_eq!(pack("1000", 5, 2), None);
+        assert_eq!(pack("1e3", 9, 2), None);
+    }
+
     #[test]
     fn packed_decimals_unpack() {
         let positive = [0x81, 0x0D, 0xFB, 0x38, 0xD2, 0x04, 0xD2];

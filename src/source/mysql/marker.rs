@@ -87,6 +87,10 @@ pub fn micros_time(micros: u64) -> Option<DateTime<Utc>> {
 pub struct Query<'a> {
     pub schema: String,
     pub text: Cow<'a, str>,
+    /// Not 0: the statement failed, maybe half way.
+    pub error_code: u16,
+    /// `sql_mode` of its session, as the server's bits; 0 when the log does not tell.
+    pub sql_mode: u64,
 }
 
 impl<'a> Query<'a> {
@@ -95,7 +99,7 @@ impl<'a> Query<'a> {
         let mut wire = Wire::new(body);
         wire.take(8)?;
         let schema_length = usize::from(wire.u8()?);
-        wire.u16()?;
+        let error_code = wire.u16()?;
         let status_length = usize::from(wire.u16()?);
         wire.take(extra)?;
         let status = wire.take(status_length)?;
@@ -103,33 +107,39 @@ impl<'a> Query<'a> {
         wire.u8()?;
         let text = wire.rest();
         // Names in a statement are in the client's character set (D-13).
-        let charset = client_collation(Wire::new(status)).and_then(|id| collations.by_id(id).ok());
+        let (sql_mode, collation) = session_of(Wire::new(status));
+        let charset = collation.and_then(|id| collations.by_id(id).ok());
         let text = match charset {
             Some(charset) => charset.decode(text).0,
             None => String::from_utf8_lossy(text),
         };
-        Ok(Self { schema, text })
+        Ok(Self { schema, text, error_code, sql_mode })
     }
 }
 
-/// Walks the status variables up to the client's collation; they come in a fixed order, this one early.
-fn client_collation(mut wire: Wire<'_>) -> Option<u64> {
-    loop {
-        match wire.u8().ok()? {
-            0 | 3 => wire.take(4).map(|_| ()).ok()?,
-            1 => wire.take(8).map(|_| ()).ok()?,
-            2 => {
-                let length = wire.u8().ok()?;
-                wire.take(usize::from(length) + 1).ok()?;
+/// Walks the status variables up to the client's collation; they come in a fixed order, `sql_mode` and this one early.
+fn session_of(mut wire: Wire<'_>) -> (u64, Option<u64>) {
+    let mut sql_mode = 0;
+    let mut collation = || {
+        loop {
+            match wire.u8().ok()? {
+                0 | 3 => wire.take(4).map(|_| ()).ok()?,
+                1 => sql_mode = wire.u64().ok()?,
+                2 => {
+                    let length = wire.u8().ok()?;
+                    wire.take(usize::from(length) + 1).ok()?;
+                }
+                4 => return wire.u16().ok().map(u64::from),
+                6 => {
+                    let length = wire.u8().ok()?;
+                    wire.take(usize::from(length)).ok()?;
+                }
+                _ => return None,
             }
-            4 => return wire.u16().ok().map(u64::from),
-            6 => {
-                let length = wire.u8().ok()?;
-                wire.take(usize::from(length)).ok()?;
-            }
-            _ => return None,
         }
-    }
+    };
+    let collation = collation();
+    (sql_mode, collation)
 }
 
 #[cfg(test)]
@@ -203,9 +213,11 @@ mod tests {
         let collations = Collations::new([(8, "latin1".to_owned()), (45, "utf8mb4".to_owned())], []);
         let mut status = vec![0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 6, 3, b's', b't', b'd', 4];
         status.extend([8, 0, 8, 0, 8, 0]);
+        status[6] = 0x20;
         let body = query("shop", &status, b"TRUNCATE t\xE9");
         let parsed = Query::parse(&body, 0, &collations).expect("well formed");
         assert_eq!((parsed.schema.as_str(), &*parsed.text), ("shop", "TRUNCATE té"));
+        assert_eq!((parsed.sql_mode, parsed.error_code), (0x20, 0));
         for end in 0..body.len() {
             let _ = Query::parse(&body[..end], 0, &collations);
         }

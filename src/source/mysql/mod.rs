@@ -8,12 +8,17 @@
 mod catalog;
 mod charset;
 mod compressed;
+mod column_definition;
 mod connection;
+mod ddl;
 mod decimal;
 mod declared;
 mod event;
+mod default;
 mod flavor;
+mod image;
 mod json;
+mod layout;
 mod marker;
 mod plan;
 mod position;
@@ -125,9 +130,19 @@ impl Source for MySqlSource {
     }
 
     async fn snapshot(&self, tables: &[TableName], out: mpsc::Sender<SnapshotEvent>) -> Result<(), Error> {
+        let mut catalog = Session::open(&self.config).await?;
+        let layouts_before = layout::read(&mut catalog, tables).await?;
         let (mut session, position) = snapshot::begin(&self.config, tables).await?;
         // Read after the snapshot began: DDL since then makes the server refuse the SELECT, DDL before is seen here.
-        let mut catalog = Session::open(&self.config).await?;
+        // What the server would not refuse (labels, defaults) must have been the same before, or else the layout is not
+        // known to be the one at the snapshot's position.
+        let layouts = layout::read(&mut catalog, tables).await?;
+        if layouts != layouts_before {
+            return Err(Error::Query {
+                statement: "reading the tables' columns".to_owned(),
+                cause: "they changed in the moment before the first load".to_owned(),
+            });
+        }
         let collations = catalog::collations(&mut catalog).await?;
         let known = catalog::tables(&mut catalog, &self.config, &self.contracts, &collations).await?;
         drop(catalog);
@@ -144,7 +159,8 @@ impl Source for MySqlSource {
             if let Some(refusal) = &table.refusal {
                 return Err(refused(refusal.clone()));
             }
-            snapshot::read(&mut session, table, &collations, &position, &out).await?;
+            let layout = layouts.get(name).cloned();
+            snapshot::read(&mut session, table, layout, &collations, &position, &out).await?;
         }
         session.execute("COMMIT").await
     }

@@ -13,6 +13,7 @@ use crate::source::RowSink;
 use super::charset::{BINARY_COLLATION, Charset, Collations};
 use super::compressed;
 use super::declared::{self, Declared, Family};
+use super::image::{Fate, Images};
 use super::table_map::{MapColumn, RowsEvent, TableMap, kind};
 use super::warning::Warnings;
 use super::wire::{Fault, Wire, big_endian, bit, little_endian};
@@ -96,6 +97,8 @@ struct Step {
 pub struct Plan {
     pub schema: Arc<TableSchema>,
     steps: Vec<Step>,
+    /// What to do with images that lack columns, and with rows of the past.
+    images: Images,
 }
 
 impl Plan {
@@ -119,7 +122,7 @@ impl Plan {
             match target {
                 Some(index) => seen[index] = true,
                 // MariaDB keeps the hash of a long unique key in a column of its own that no catalog lists (M-24).
-                None if name.starts_with("DB_ROW_HASH_") || is_excluded(name) => {}
+                None if column.hidden || name.starts_with("DB_ROW_HASH_") || is_excluded(name) => {}
                 None => return Err(Fault(format!("column `{name}` is new in the log"))),
             }
             let declared = target.map(|index| Declared::parse(&schema.columns[index].source_type));
@@ -138,7 +141,13 @@ impl Plan {
         if let Some(index) = seen.iter().position(|seen| !seen) {
             return Err(Fault(format!("column `{}` is gone from the log", schema.columns[index].name)));
         }
-        Ok(Self { schema: schema.clone(), steps })
+        Ok(Self { schema: schema.clone(), steps, images: Images::default() })
+    }
+
+    /// The same plan for a table whose layout is known.
+    pub fn with_images(mut self, images: Images) -> Self {
+        self.images = images;
+        self
     }
 
     /// Decodes a whole row event; returns the number of rows appended.
@@ -150,26 +159,66 @@ impl Plan {
         let mut before = Vec::with_capacity(event.width);
         let mut after = Vec::with_capacity(event.width);
         let mut rows = 0;
+        let [first, second] = if event.complete { [None, None] } else { event.present.map(Some) };
+        if self.schema.identity == RowIdentity::AppendOnly && kind != RowsKind::Write {
+            return Err(Fault::new(
+                "a row was updated or deleted, but the contract says that rows are only ever added",
+            ));
+        }
+        if !event.complete {
+            self.images.check_known()?;
+        }
+        let whole_rows = self.schema.identity == RowIdentity::WholeRow;
+        // Columns whose values the images do not tell: they keep what the lake has.
+        let mut unchanged = Vec::new();
         while !wire.is_empty() {
-            self.cut(&mut wire, &mut before)?;
-            let mut row = |fields: &[Option<&[u8]>], op| {
+            self.cut(&mut wire, first, &mut before)?;
+            if kind == RowsKind::Update {
+                self.cut(&mut wire, second, &mut after)?;
+            }
+            let mut row = |fields: &[Option<&[u8]>], unchanged: &[u16], op| {
+                let number = u32::try_from(sink.ops.len()).map_err(|error| Fault(error.to_string()))?;
                 self.append(fields, &mut sink.builder)?;
                 rows += 1;
+                sink.unchanged.extend(unchanged.iter().map(|column| (number, *column)));
                 sink.end_row(op).map_err(|error| Fault(error.to_string()))
             };
-            match kind {
-                RowsKind::Write => row(&before, Op::Insert)?,
-                RowsKind::Delete => row(&before, Op::Delete)?,
-                RowsKind::Update => {
-                    self.cut(&mut wire, &mut after)?;
+            let fate = self.images.fate(kind, &before, &after)?;
+            match fate {
+                Fate::Past => {}
+                Fate::Insert => {
+                    let mut fields = if kind == RowsKind::Update { after.clone() } else { before.clone() };
+                    match first {
+                        Some(present) if kind == RowsKind::Write => {
+                            self.images.fill(&self.targets(), present, &mut fields)?;
+                        }
+                        Some(_) => {
+                            return Err(Fault::new("a row of the past became a present one, without its columns"));
+                        }
+                        None => {}
+                    }
+                    row(&fields, &[], Op::Insert)?;
+                }
+                Fate::Delete => {
+                    if let Some(present) = first {
+                        self.images.check_old(&self.targets(), whole_rows, present)?;
+                    }
+                    row(&before, &[], Op::Delete)?;
+                }
+                Fate::Update => {
+                    unchanged.clear();
+                    if let (Some(first), Some(second)) = (first, second) {
+                        let targets = self.targets();
+                        self.images.check_old(&targets, whole_rows, first)?;
+                        self.images.carry(&targets, [first, second], &before, &mut after, &mut unchanged)?;
+                    }
                     let same_key =
                         self.steps.iter().zip(before.iter().zip(&after)).all(|(step, (b, a))| !step.key || b == a);
-                    // Without a key only the old image says which row it was.
-                    if same_key && self.schema.identity != RowIdentity::WholeRow {
-                        row(&after, Op::Update)?;
+                    if same_key && !whole_rows {
+                        row(&after, &unchanged, Op::Update)?;
                     } else {
-                        row(&before, Op::UpdateOldKey)?;
-                        row(&after, Op::UpdateNewKey)?;
+                        row(&before, &[], Op::UpdateOldKey)?;
+                        row(&after, &unchanged, Op::UpdateNewKey)?;
                     }
                 }
             }
@@ -177,12 +226,33 @@ impl Plan {
         Ok(rows)
     }
 
-    /// Cuts one row image into its fields.
-    fn cut<'a>(&self, wire: &mut Wire<'a>, fields: &mut Vec<Option<&'a [u8]>>) -> Result<(), Fault> {
-        let nulls = wire.take(self.steps.len().div_ceil(8))?;
+    /// For each column of the log: the lake's column, and whether it belongs to the key.
+    fn targets(&self) -> Vec<Option<(usize, bool)>> {
+        self.steps.iter().map(|step| step.target.map(|target| (target, step.key))).collect()
+    }
+
+    /// Cuts one row image into its fields. `present` tells which columns it has, `None` that it has all; one that is
+    /// absent comes out like NULL.
+    fn cut<'a>(
+        &self,
+        wire: &mut Wire<'a>,
+        present: Option<&[u8]>,
+        fields: &mut Vec<Option<&'a [u8]>>,
+    ) -> Result<(), Fault> {
+        let has = |index| present.is_none_or(|present| bit(present, index));
+        let count = match present {
+            None => self.steps.len(),
+            Some(_) => (0..self.steps.len()).filter(|index| has(*index)).count(),
+        };
+        let nulls = wire.take(count.div_ceil(8))?;
         fields.clear();
+        let mut place = 0;
         for (index, step) in self.steps.iter().enumerate() {
-            let field = if bit(nulls, index) {
+            if !has(index) {
+                fields.push(None);
+                continue;
+            }
+            let field = if bit(nulls, place) {
                 None
             } else {
                 let size = match step.extent {
@@ -191,6 +261,7 @@ impl Plan {
                 };
                 Some(wire.take(size)?)
             };
+            place += 1;
             fields.push(field);
         }
         Ok(())
@@ -477,7 +548,7 @@ mod tests {
     }
 
     fn decode(plan: &Plan, kind: RowsKind, rows: &[u8]) -> Result<(RecordBatch, Vec<Op>), Fault> {
-        let event = RowsEvent { table_id: 7, width: plan.steps.len(), complete: true, rows };
+        let event = RowsEvent { table_id: 7, width: plan.steps.len(), complete: true, present: [&[], &[]], rows };
         let mut collector = collector();
         let sink = collector.rows(&plan.schema);
         plan.decode(kind, &event, sink)?;

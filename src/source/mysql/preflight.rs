@@ -87,29 +87,34 @@ fn settings(flavor: &Flavor, variables: &HashMap<String, String>, server_id: u32
                 .to_owned(),
         );
     }
-    for (name, wanted, consequence) in [
-        ("binlog_format", "ROW", "statements in the log can't be applied"),
-        ("binlog_row_image", "FULL", "changed rows lack columns"),
-        ("binlog_row_metadata", "FULL", "the log does not name the columns"),
-    ] {
-        match value(name) {
-            // MySQL is about to drop binlog_format, with ROW as what is left.
-            None if name == "binlog_format" => {}
-            None => setting(
-                ProblemKind::Setting,
-                name,
-                format!("{flavor} does not have it, but lakeward needs {name}={wanted}: {consequence}"),
-                "use MySQL 8.0 or MariaDB 10.5 or later".to_owned(),
-            ),
-            Some(found) if found.eq_ignore_ascii_case(wanted) => {}
-            Some(found) => setting(
-                ProblemKind::Setting,
-                name,
-                format!("is {found}, needs to be {wanted}: {consequence}"),
-                format!(
-                    "SET GLOBAL {name}={wanted}; and in my.cnf under [mysqld]: {name}={wanted} (open sessions keep the old value until they reconnect)"
-                ),
-            ),
+    match value("binlog_format") {
+        // MySQL is about to drop it, with ROW as what is left.
+        None => {}
+        Some(found) if found.eq_ignore_ascii_case("ROW") => {}
+        Some(found) => setting(
+            ProblemKind::Setting,
+            "binlog_format",
+            format!("is {found}, needs to be ROW: statements in the log can't be applied"),
+            remedy_for("binlog_format", "ROW"),
+        ),
+    }
+    let image = if flavor.is_mariadb() {
+        "an update leaves columns out, and where its log can't tell a REPLACE or INSERT … ON DUPLICATE KEY UPDATE from an \
+         update that kept them (with NOBLOB: any update of a table with texts or blobs) the table stops, as do tables with \
+         virtual generated columns; an inserted row without a column whose default is not a plain constant stops it too"
+    } else {
+        "an inserted row without a column whose default is not a plain constant stops its table; tables without a key stop \
+         at the first update or delete"
+    };
+    let metadata = "the log does not say all of the tables' columns; what it leaves out is taken from the history of their \
+                    schemas in the ledger, and a DDL statement whose effect is not certain stops its table";
+    for (name, consequence) in [("binlog_row_image", image), ("binlog_row_metadata", metadata)] {
+        // Servers that do not have the variable log whole rows and no metadata.
+        if let Some(found) = value(name)
+            && !found.eq_ignore_ascii_case("FULL")
+        {
+            let finding = format!("is {found}: {consequence}");
+            setting(ProblemKind::Warning, name, finding, remedy_for(name, "FULL"));
         }
     }
     if value("binlog_row_value_options").is_some_and(|options| !options.is_empty()) {
@@ -171,6 +176,12 @@ fn settings(flavor: &Flavor, variables: &HashMap<String, String>, server_id: u32
         );
     }
     problems
+}
+
+fn remedy_for(name: &str, wanted: &str) -> String {
+    format!(
+        "SET GLOBAL {name}={wanted}; and in my.cnf under [mysqld]: {name}={wanted} (open sessions keep the old value until they reconnect)"
+    )
 }
 
 /// The account's own grants and those of its roles.
@@ -385,8 +396,8 @@ mod tests {
         for (name, value, kind, remedy) in [
             ("log_bin", "OFF", ProblemKind::Setting, "log_bin=binlog"),
             ("binlog_format", "MIXED", ProblemKind::Setting, "SET GLOBAL binlog_format=ROW"),
-            ("binlog_row_image", "MINIMAL", ProblemKind::Setting, "SET GLOBAL binlog_row_image=FULL"),
-            ("binlog_row_metadata", "NO_LOG", ProblemKind::Setting, "SET GLOBAL binlog_row_metadata=FULL"),
+            ("binlog_row_image", "MINIMAL", ProblemKind::Warning, "SET GLOBAL binlog_row_image=FULL"),
+            ("binlog_row_metadata", "NO_LOG", ProblemKind::Warning, "SET GLOBAL binlog_row_metadata=FULL"),
             ("binlog_row_value_options", "PARTIAL_JSON", ProblemKind::Setting, "binlog_row_value_options=''"),
             ("gtid_mode", "OFF", ProblemKind::Warning, "gtid_mode=ON"),
             ("server_id", "4711", ProblemKind::Setting, "config.toml"),

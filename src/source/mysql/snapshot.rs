@@ -18,7 +18,7 @@ use mysql_async::{Row, Value};
 use tokio::sync::mpsc;
 
 use crate::config::SourceConfig;
-use crate::schema::{ColumnBuilder, RowBuilder, TableName, TableSchema};
+use crate::schema::{ColumnBuilder, Layout, RowBuilder, TableName, TableSchema};
 use crate::source::{Error, Position, SnapshotEvent};
 
 use super::catalog::CatalogTable;
@@ -137,14 +137,19 @@ async fn locked(config: &SourceConfig, session: &mut Session, tables: &[TableNam
 pub async fn read(
     session: &mut Session,
     table: &CatalogTable,
+    layout: Option<Layout>,
     collations: &Collations,
     position: &Position,
     out: &mpsc::Sender<SnapshotEvent>,
 ) -> Result<(), Error> {
     let schema = Arc::new(table.schema.clone());
     let forms = forms(table, collations).map_err(|fault| table_error(&schema, position, &fault))?;
-    let event =
-        SnapshotEvent::Table { schema: schema.clone(), position: position.clone(), rows_estimate: table.rows_estimate };
+    let event = SnapshotEvent::Table {
+        schema: schema.clone(),
+        position: position.clone(),
+        layout: layout.map(Arc::new),
+        rows_estimate: table.rows_estimate,
+    };
     send(out, event).await?;
     let columns: Vec<String> = schema.columns.iter().map(|column| quoted(&column.name)).collect();
     let statement =

@@ -6,7 +6,9 @@
 //! tables it concerns with a definite error and leaves the others running; an event of a kind that could carry rows
 //! unseen stops the source. Nothing is skipped silently.
 
-use std::collections::HashMap;
+mod schema_change;
+
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,13 +19,14 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::config::{Contracts, SourceConfig};
-use crate::schema::{TableName, TableSchema};
+use crate::schema::{Layout, TableName, TableSchema};
 use crate::source::{Collector, Error, Event, Mark, Position, StreamRequest, TransactionId};
 
 use super::charset::Collations;
 use super::compressed::{self, Head};
 use super::event;
 use super::flavor::Vendor;
+use super::layout;
 use super::marker::{MariaDbGtid, Query, micros_time, mysql_gtid};
 use super::plan::{Plan, RowsKind};
 use super::statement::{Named, Statement};
@@ -43,6 +46,8 @@ const RELOAD: &str = "remove the table's folder in the lake and restart to load 
 /// A captured table.
 struct Followed {
     schema: Arc<TableSchema>,
+    /// How its rows lie in the log here; `None` where the ledger has no history of it.
+    layout: Option<Arc<Layout>>,
     position: Position,
     /// The stream is behind no transaction of this table's position any more.
     past: bool,
@@ -108,6 +113,10 @@ struct Reader {
     all_past: bool,
     /// The server found the position: its silence is a bad sign from now on.
     found: bool,
+    /// Events read ahead of their turn.
+    ahead: VecDeque<BinlogEvent>,
+    /// What the catalog says of a table whose statement is the next event, or why that proves nothing.
+    reread: Option<(TableName, Result<Layout, String>)>,
 }
 
 /// Reads until `request.stop`, or an error.
@@ -132,8 +141,14 @@ pub async fn follow(
         .into_iter()
         .map(|(name, start)| {
             let excluded = excluded(&name);
-            let followed =
-                Followed { schema: start.schema, position: start.position, past: false, stopped: false, excluded };
+            let followed = Followed {
+                schema: start.schema,
+                layout: start.layout,
+                position: start.position,
+                past: false,
+                stopped: false,
+                excluded,
+            };
             (name, followed)
         })
         .collect();
@@ -156,6 +171,8 @@ pub async fn follow(
         by_offset,
         all_past: false,
         found: false,
+        ahead: VecDeque::new(),
+        reread: None,
     };
     reader.pass_tables();
     reader.run(transport, request.stop).await
@@ -172,7 +189,8 @@ impl Reader {
             if stop.is_cancelled() {
                 return Ok(());
             }
-            let event = match transport.ready(self.collector.position()) {
+            let next = self.ahead.pop_front().map(Ok).or_else(|| transport.ready(self.collector.position()));
+            let event = match next {
                 Some(event) => event?,
                 None => {
                     let silence_max = if self.found { SILENCE_MAX } else { SEARCH_SILENCE_MAX };
@@ -196,6 +214,7 @@ impl Reader {
                 }
             };
             heard = Instant::now();
+            self.foresee(&event, &mut transport).await?;
             self.handle(&event).await?;
         }
     }
@@ -429,17 +448,18 @@ impl Reader {
             self.note_unsent(name);
             return Ok(());
         };
-        if !event.complete {
-            let finding = "rows come without all their columns (binlog_row_image is not FULL)".to_owned();
-            let remedy = format!("set binlog_row_image=FULL in all sessions, then {RELOAD}");
-            return self.stop_table(&name, finding, remedy).await;
-        }
         let plan = match &map.plan {
             Some(plan) => plan.clone(),
             None => {
-                let compiled = TableMap::parse(&map.bytes, self.vendor).and_then(|map| {
-                    Plan::compile(&map, &table.schema, &self.collations, |column| {
+                let compiled = TableMap::parse(&map.bytes, self.vendor).and_then(|mut map| {
+                    let layout = table.layout.as_deref();
+                    layout::complete(&mut map, layout, &self.collations, self.vendor)?;
+                    let plan = Plan::compile(&map, &table.schema, &self.collations, |column| {
                         table.excluded.iter().any(|excluded| excluded == column)
+                    })?;
+                    Ok(match layout {
+                        Some(layout) => plan.with_images(layout::images(&map, layout, &self.collations, self.vendor)),
+                        None => plan,
                     })
                 });
                 match compiled {
@@ -544,7 +564,11 @@ impl Reader {
                     }
                 }
             }
-            Statement::Harmless => {}
+            Statement::Harmless => {
+                if !ineffective {
+                    self.schema_change(query).await?;
+                }
+            }
             Statement::Other => {
                 let mentioned: Vec<TableName> = self
                     .tables

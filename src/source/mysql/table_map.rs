@@ -54,10 +54,14 @@ pub struct MapColumn {
     /// Digits after the point; of BIT the bits above whole bytes.
     pub scale: u8,
     pub unsigned: bool,
+    /// The log told whether it is unsigned.
+    pub sign_told: bool,
     pub collation: Option<u64>,
     /// Of ENUM and SET, in the column's character set.
     pub labels: Option<Vec<Vec<u8>>>,
     pub name: Option<String>,
+    /// Only the log has this column, no catalog lists it.
+    pub hidden: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -219,6 +223,7 @@ fn optional(field: u8, mut wire: Wire<'_>, columns: &mut [MapColumn], vendor: Ve
             for (index, column) in columns.iter_mut().filter(|column| is_numeric(column)).enumerate() {
                 let byte = bits.get(index / 8).ok_or_else(|| Fault::new("signedness is cut off"))?;
                 column.unsigned = byte & (0x80 >> (index % 8)) != 0;
+                column.sign_told = true;
             }
         }
         2 => default_collations(wire, columns, is_character)?,
@@ -282,6 +287,8 @@ pub struct RowsEvent<'a> {
     pub width: usize,
     /// Every column is in the rows (`binlog_row_image=FULL`).
     pub complete: bool,
+    /// Bitmaps of the columns that are in the rows: of an update's images before and after; else twice the same.
+    pub present: [&'a [u8]; 2],
     pub rows: &'a [u8],
 }
 
@@ -296,15 +303,14 @@ pub fn rows_event(body: &[u8], version_2: bool, update: bool) -> Result<RowsEven
         wire.take(extra.checked_sub(2).ok_or_else(|| Fault::new("length of the extra data"))?)?;
     }
     if wire.is_empty() {
-        return Ok(RowsEvent { table_id, width: 0, complete: true, rows: &[] });
+        return Ok(RowsEvent { table_id, width: 0, complete: true, present: [&[], &[]], rows: &[] });
     }
     let width = usize::try_from(wire.length_encoded()?).unwrap_or(usize::MAX);
-    let mut complete = true;
-    for _ in 0..=usize::from(update) {
-        let present = wire.take(width.div_ceil(8))?;
-        complete &= (0..width).all(|index| bit(present, index));
-    }
-    Ok(RowsEvent { table_id, width, complete, rows: wire.rest() })
+    let first = wire.take(width.div_ceil(8))?;
+    let second = if update { wire.take(width.div_ceil(8))? } else { first };
+    let present = [first, second];
+    let complete = present.iter().all(|present| (0..width).all(|index| bit(present, index)));
+    Ok(RowsEvent { table_id, width, complete, present, rows: wire.rest() })
 }
 
 #[cfg(test)]
@@ -379,7 +385,7 @@ pub mod tests {
     fn a_missing_column_is_told() {
         let body = [7, 0, 0, 0, 0, 0, 1, 0, 2, 0, 3, 0b111, 0b101, 9];
         let rows = rows_event(&body, true, true).expect("well formed");
-        assert!(!rows.complete && rows.width == 3 && rows.rows == [9]);
+        assert!(!rows.complete && rows.width == 3 && rows.present == [&[0b111], &[0b101]] && rows.rows == [9]);
         let rows = rows_event(&[7, 0, 0, 0, 0, 0, 1, 0, 3, 0xFF, 9], false, false).expect("well formed");
         assert!(rows.complete && rows.rows == [9]);
     }

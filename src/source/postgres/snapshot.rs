@@ -121,6 +121,7 @@ async fn read_table(
     send(SnapshotEvent::Table {
         schema: schema.clone(),
         position: Position::Lsn(position),
+        layout: None,
         rows_estimate: table.rows_estimate,
     })
     .await?;
