@@ -4,12 +4,14 @@
 //! rows against it, the lake turns it into Delta columns and writes it back into the Delta schema (each field keeps
 //! the declared source type as metadata), so that a restart decodes with the schema the lake already has.
 //!
-//! Imports only `config` (contracts): it knows no database and no lake.
+//! Imports only `config` (contracts): it reads no database and no lake. What the types of each become is data, in
+//! [`mapping`].
 
 mod builder;
 mod change;
 mod faithful;
 mod lake_type;
+pub mod mapping;
 
 pub use crate::config::ValuePolicy as Policy;
 pub use builder::{ColumnBuilder, GeometryColumn, ListColumn, RowBuilder, TypeMismatch};
@@ -17,6 +19,7 @@ pub use change::{Op, TableRows};
 pub use faithful::{Reason, Unfaithful, ValueCounts};
 pub use lake_type::{ElementType, LakeType, UnknownLakeType};
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -151,6 +154,15 @@ impl TableSchema {
             }
         }
         Ok(self)
+    }
+
+    /// Two columns that readers of the lake could not tell apart: Delta's column names ignore case (M-26).
+    pub fn same_name(&self) -> Option<(&str, &str)> {
+        let mut seen: HashMap<String, &str> = HashMap::with_capacity(self.columns.len());
+        self.columns.iter().find_map(|column| {
+            let before = seen.insert(column.name.to_lowercase(), &column.name)?;
+            Some((before, column.name.as_str()))
+        })
     }
 
     /// The Arrow schema of decoded rows and of the Parquet files.
