@@ -129,6 +129,18 @@ impl TableSchema {
         let key = if key_names.is_empty() { &contract.key } else { &key_names };
         self.key = indexes("key", key, &self.columns)?;
         self.partition_by = indexes("partition_by", &contract.partition_by, &self.columns)?;
+        for (what, indexes) in [("key", &self.key), ("partition_by", &self.partition_by)] {
+            if let Some(nested) = indexes
+                .iter()
+                .map(|index| &self.columns[*index])
+                .find(|column| matches!(column.lake_type, LakeType::Array(_) | LakeType::Geometry))
+            {
+                return Err(format!(
+                    "contract of {name}: `{what}` names `{}`, which is {} in the lake; only plain types are possible there",
+                    nested.name, nested.lake_type
+                ));
+            }
+        }
         if self.partition_by.len() == self.columns.len() && !self.columns.is_empty() {
             return Err(format!("contract of {name}: `partition_by` leaves no column for the data files"));
         }

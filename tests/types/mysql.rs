@@ -53,12 +53,12 @@ fn cases(kind: Kind) -> Vec<Case> {
     add("M-2", "int unsigned", "BIGINT", &[("4294967295", "4294967295")]);
     add("M-2", "bigint unsigned", "DECIMAL(20,0)", &[("18446744073709551615", "18446744073709551615"), ("0", "0"), ("NULL", "NULL")]);
     add("M-3", "tinyint(1)", "TINYINT", &[("true", "1"), ("false", "0"), ("-5", "-5"), ("NULL", "NULL")]);
-    add("M-4", "float", "FLOAT", &[("0.1", "0.1"), ("-0.0e0", "-0.0"), ("16777217", "16777216.0"), ("3.4028234e38", "="), ("1.17549435e-38", "="), ("NULL", "NULL")]);
+    add("M-4", "float", "FLOAT", &[("0.1", "0.1"), ("-0.0e0", "="), ("16777217", "16777216.0"), ("3.4028234e38", "="), ("1.17549435e-38", "="), ("NULL", "NULL")]);
     add("M-4", "float(7,3)", "FLOAT", &[("1234.567", "1234.567"), ("-0.001", "-0.001")]);
-    add("M-4", "double", "DOUBLE", &[("0.1", "0.1"), ("-0.0e0", "-0.0"), ("1.7976931348623157e308", "="), ("2.2250738585072014e-308", "="), ("1e15", "="), ("NULL", "NULL")]);
+    add("M-4", "double", "DOUBLE", &[("0.1", "0.1"), ("-0.0e0", "="), ("1.7976931348623157e308", "="), ("2.2250738585072014e-308", "="), ("1e15", "="), ("NULL", "NULL")]);
     add("M-5", "decimal(5,2)", "DECIMAL(5,2)", &[("-999.99", "-999.99"), ("0.01", "0.01"), ("0", "0.00"), ("NULL", "NULL")]);
     add("M-5", "decimal(38,10)", "DECIMAL(38,10)", &[("9999999999999999999999999999.9999999999", "9999999999999999999999999999.9999999999"), ("-0.0000000001", "-0.0000000001")]);
-    add("M-5", "decimal(10,10)", "DECIMAL(10,10)", &[("0.9999999999", "0.9999999999")]);
+    add("M-5", "decimal(10,10)", "DECIMAL(10,10)", &[("0.9999999999", ".9999999999")]);
     add("M-6", "decimal(65,30)", "VARCHAR", &[
         ("99999999999999999999999999999999999.999999999999999999999999999999", "99999999999999999999999999999999999.999999999999999999999999999999"),
         ("-123.45", "-123.450000000000000000000000000000"), ("0", "0.000000000000000000000000000000"), ("NULL", "NULL"),
@@ -202,8 +202,7 @@ async fn insert(session: &mut Session, table: &str, cases: &[Case]) {
         let given: Vec<&Case> = cases.iter().filter(|case| !case.value(row).0.is_empty()).collect();
         let names: Vec<String> = given.iter().map(|case| quoted(&case.name)).collect();
         let values: Vec<&str> = given.iter().map(|case| case.value(row).0.as_str()).collect();
-        let statement =
-            format!("INSERT INTO {table} (id, {}) VALUES ({row}, {})", names.join(", "), values.join(", "));
+        let statement = format!("INSERT INTO {table} (id, {}) VALUES ({row}, {})", names.join(", "), values.join(", "));
         run(session, &statement).await;
     }
 }
@@ -211,8 +210,7 @@ async fn insert(session: &mut Session, table: &str, cases: &[Case]) {
 async fn update(session: &mut Session, table: &str, cases: &[Case]) {
     for row in 0..ROWS {
         let given = cases.iter().filter(|case| !case.value(row).0.is_empty());
-        let sets: Vec<String> =
-            given.map(|case| format!("{} = {}", quoted(&case.name), case.value(row).0)).collect();
+        let sets: Vec<String> = given.map(|case| format!("{} = {}", quoted(&case.name), case.value(row).0)).collect();
         run(session, &format!("UPDATE {table} SET {} WHERE id = {row}", sets.join(", "))).await;
     }
 }
@@ -305,8 +303,11 @@ async fn make_zone_with_summer_time(session: &mut Session) {
     run(session, "INSERT INTO mysql.time_zone (Use_leap_seconds) VALUES ('N')").await;
     run(session, "SET @zone = LAST_INSERT_ID()").await;
     run(session, "INSERT INTO mysql.time_zone_name VALUES ('Test/Dst', @zone)").await;
-    run(session, "INSERT INTO mysql.time_zone_transition_type VALUES (@zone, 0, -18000, 0, 'EST'), (@zone, 1, -14400, 1, 'EDT')")
-        .await;
+    run(
+        session,
+        "INSERT INTO mysql.time_zone_transition_type VALUES (@zone, 0, -18000, 0, 'EST'), (@zone, 1, -14400, 1, 'EDT')",
+    )
+    .await;
     run(session, "INSERT INTO mysql.time_zone_transition VALUES (@zone, 1710054000, 1), (@zone, 1730613600, 0)").await;
     run(session, "SET SESSION sql_log_bin = 1").await;
 }
@@ -319,7 +320,7 @@ async fn on_a_hostile_server(kind: Kind) {
     let mut session = database.session().await;
     make_zone_with_summer_time(&mut session).await;
     run(&mut session, "SET GLOBAL time_zone = 'Test/Dst'").await;
-    summer_time(&database).await;
+    summer_time(Database::create_on(kind, server.port, "summer").await).await;
     every_type_comes_in_every_way(database).await;
 }
 
@@ -335,17 +336,18 @@ async fn hostile_settings_of_mysql_change_nothing() {
 
 /// M-10: both hours that summer time's end makes of one wall clock, written in several time zones and by clients that speak
 /// sjis.
-async fn summer_time(outer: &Database) {
+async fn summer_time(database: Database) {
     let Some(mut reader) = Reader::start(None) else { return };
     let Some(mut oracle) = Oracle::start(None) else { return };
-    let database = outer.sibling("summer").await;
     let scratch = Scratch::new("summer");
     std::fs::write(scratch.path().join("password"), "cdc\n").expect("writable");
-    let mut lakeward =
-        Lakeward::new(scratch.path(), &format!("[lake]\nurl = \"lake\"\n{}", database.source_toml()));
+    let mut lakeward = Lakeward::new(scratch.path(), &format!("[lake]\nurl = \"lake\"\n{}", database.source_toml()));
     let mut session = database.session().await;
-    run(&mut session, "CREATE TABLE clocks (id INT PRIMARY KEY, t TIMESTAMP NULL, d DATETIME, j VARCHAR(9) CHARACTER SET sjis)")
-        .await;
+    run(
+        &mut session,
+        "CREATE TABLE clocks (id INT PRIMARY KEY, t TIMESTAMP NULL, d DATETIME, j VARCHAR(9) CHARACTER SET sjis)",
+    )
+    .await;
     let rows = |from: u32| {
         [
             ("Test/Dst", "2024-11-03 00:59:59"),
@@ -396,8 +398,7 @@ async fn old_temporal_formats_of_mariadb_are_read_or_refused() {
     let database = Database::create_on(Kind::MariaDb, server.port, "old").await;
     let scratch = Scratch::new("old");
     std::fs::write(scratch.path().join("password"), "cdc\n").expect("writable");
-    let mut lakeward =
-        Lakeward::new(scratch.path(), &format!("[lake]\nurl = \"lake\"\n{}", database.source_toml()));
+    let mut lakeward = Lakeward::new(scratch.path(), &format!("[lake]\nurl = \"lake\"\n{}", database.source_toml()));
     let mut session = database.session().await;
     run(&mut session, "SET sql_mode = '', time_zone = '+09:00'").await;
     run(&mut session, "CREATE TABLE old (id INT PRIMARY KEY, d DATETIME, t TIME, s TIMESTAMP NULL)").await;
