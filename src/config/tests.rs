@@ -251,6 +251,54 @@ fn a_password_in_a_url_works_but_warns() {
 }
 
 #[test]
+fn what_a_contract_says_about_values_is_read() {
+    let contract = (
+        "schemas/a.toml",
+        r#"
+        table = "booking.coupons"
+        tinyint1 = "bool"
+        value_policy = "string"
+        value_policies = { day = "fail" }
+        without_key = "append"
+        [types]
+        price = "decimal(20,4)"
+        "#,
+    );
+    let config = Folder::new(&[("config.toml", SMALLEST), contract]).load(&[]).expect("valid");
+    let contract = config.contracts.get("booking", "booking.coupons").expect("a contract");
+    assert_eq!(contract.types.get("price").map(String::as_str), Some("decimal(20,4)"));
+    assert!(contract.tinyint1_is_bool);
+    assert_eq!(contract.value_policy_of("day"), ValuePolicy::Fail);
+    assert_eq!(contract.value_policy_of("price"), ValuePolicy::String);
+    assert_eq!(contract.without_key, WithoutKey::Append);
+    let plain = Contract::default();
+    assert_eq!((plain.tinyint1_is_bool, plain.value_policy_of("day")), (false, ValuePolicy::Null));
+    assert_eq!(plain.without_key, WithoutKey::WholeRow);
+}
+
+#[test]
+fn problems_of_what_a_contract_says_about_values_have_file_line_and_key() {
+    let contract = (
+        "schemas/a.toml",
+        "table = \"booking.coupons\"\ntinyint1 = \"boolean\"\nvalue_policy = \"epoch\"\nwithout_key = \"skip\"\n\
+         types = \"long\"\n[value_policies]\nday = \"nil\"\nnight = [1]\n",
+    );
+    let problems = Folder::new(&[("config.toml", SMALLEST), contract]).problems();
+    let policy = "expected \"null\", \"string\" or \"fail\"";
+    let expected = [
+        "schemas/a.toml:2: tinyint1: is `boolean`; expected \"bool\" or \"byte\"".to_owned(),
+        format!("schemas/a.toml:3: value_policy: is `epoch`; {policy}"),
+        "schemas/a.toml:4: without_key: is `skip`; expected \"whole_row\" or \"append\"".to_owned(),
+        "schemas/a.toml:5: types: is a text; expected a table, `[types]`".to_owned(),
+        format!("schemas/a.toml:7: value_policies.day: is something else; {policy}"),
+        format!("schemas/a.toml:8: value_policies.night: is something else; {policy}"),
+    ];
+    for line in &expected {
+        assert!(problems.iter().any(|problem| problem.contains(line)), "{line}\nis not in {problems:#?}");
+    }
+}
+
+#[test]
 fn a_contract_that_no_source_selects_warns() {
     let contract = ("schemas/points.toml", "table = \"points.ledger\"\n");
     let config = Folder::new(&[("config.toml", SMALLEST), contract]).load(&[]).expect("valid");

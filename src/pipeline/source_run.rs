@@ -253,7 +253,8 @@ impl<S: Source> SourceRun<S> {
                     states.insert(name.to_string(), TableState::Stopped { reason, position });
                 }
                 (Some(table), None) => {
-                    if let Some(gap) = unfollowed(&table, entry.as_ref(), durable.as_ref())? {
+                    let gap = unfollowed(&table, entry.as_ref(), durable.as_ref())?;
+                    if let Some(gap) = gap.or_else(|| retyped(table.schema(), schema)) {
                         tracing::error!(source = self.name, table = %name, reason = gap, "table is stopped");
                         let position = table.position().to_owned();
                         states.insert(name.to_string(), TableState::Stopped { reason: gap, position });
@@ -704,6 +705,21 @@ fn unfollowed(table: &Table, entry: Option<&Entry>, durable: Option<&Position>) 
         table.position(),
         entry.position
     )))
+}
+
+/// Why a table can't go on under its contract of today: a column has another type in the lake than the contract asks for.
+/// (Where the source's declaration changed as well, the log tells.)
+fn retyped(in_lake: &TableSchema, wanted: &TableSchema) -> Option<String> {
+    wanted.columns.iter().find_map(|column| {
+        let held = in_lake.columns.iter().find(|held| held.name == column.name)?;
+        (held.source_type == column.source_type && held.lake_type != column.lake_type).then(|| {
+            format!(
+                "column `{}` is {} in the lake, and its contract makes it {}; set `types`, `tinyint1` and the value policy \
+                 back, or remove the table's folder in the lake and restart to load it again",
+                column.name, held.lake_type, column.lake_type
+            )
+        })
+    })
 }
 
 pub(super) fn parse_position(text: &str) -> Result<Position, Error> {

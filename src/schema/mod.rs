@@ -4,13 +4,15 @@
 //! rows against it, the lake turns it into Delta columns and writes it back into the Delta schema (each field keeps
 //! the declared source type as metadata), so that a restart decodes with the schema the lake already has.
 //!
-//! Imports only `config` (contracts): it knows no database and no lake.
+//! Imports only `config` (contracts): it reads no database and no lake. What the types of each become is data, in
+//! [`mapping`].
 
 mod builder;
 mod change;
 mod faithful;
 mod lake_type;
 mod layout;
+pub mod mapping;
 
 pub use crate::config::ValuePolicy as Policy;
 pub use builder::{ColumnBuilder, GeometryColumn, ListColumn, RowBuilder, TypeMismatch};
@@ -19,6 +21,7 @@ pub use faithful::{Reason, Unfaithful, ValueCounts};
 pub use lake_type::{ElementType, LakeType, UnknownLakeType};
 pub use layout::{ColumnDefault, Layout, LayoutColumn, PRIMARY, Period, UniqueKey};
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -134,6 +137,18 @@ impl TableSchema {
         let key = if key_names.is_empty() { &contract.key } else { &key_names };
         self.key = indexes("key", key, &self.columns)?;
         self.partition_by = indexes("partition_by", &contract.partition_by, &self.columns)?;
+        for (what, indexes) in [("key", &self.key), ("partition_by", &self.partition_by)] {
+            if let Some(nested) = indexes
+                .iter()
+                .map(|index| &self.columns[*index])
+                .find(|column| matches!(column.lake_type, LakeType::Array(_) | LakeType::Geometry))
+            {
+                return Err(format!(
+                    "contract of {name}: `{what}` names `{}`, which is {} in the lake; only plain types are possible there",
+                    nested.name, nested.lake_type
+                ));
+            }
+        }
         if self.partition_by.len() == self.columns.len() && !self.columns.is_empty() {
             return Err(format!("contract of {name}: `partition_by` leaves no column for the data files"));
         }
@@ -159,6 +174,15 @@ impl TableSchema {
             }
         }
         Ok(self)
+    }
+
+    /// Two columns that readers of the lake could not tell apart: Delta's column names ignore case (M-26).
+    pub fn same_name(&self) -> Option<(&str, &str)> {
+        let mut seen: HashMap<String, &str> = HashMap::with_capacity(self.columns.len());
+        self.columns.iter().find_map(|column| {
+            let before = seen.insert(column.name.to_lowercase(), &column.name)?;
+            Some((before, column.name.as_str()))
+        })
     }
 
     /// The Arrow schema of decoded rows and of the Parquet files.

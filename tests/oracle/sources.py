@@ -6,6 +6,7 @@ str, bytes, bool, or None.
 """
 
 import re
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import unquote, urlparse
@@ -58,6 +59,11 @@ DATE = Kind("DATE", "({} - DATE '1970-01-01')")
 TIMESTAMP = Kind("TIMESTAMP", "epoch_us({})")
 INSTANT = Kind("TIMESTAMP WITH TIME ZONE", "epoch_us({})")
 TIME_US = Kind("BIGINT")
+GEOMETRY = Kind(
+    "STRUCT(srid INTEGER, wkb BLOB)",
+    lake_canon=lambda shape: f"{shape['srid']}:{bytes(shape['wkb']).hex().upper()}",
+)
+VECTOR = Kind("FLOAT[]", lake_canon=lambda numbers: struct.pack(f"<{len(numbers)}f", *numbers).hex().upper())
 
 
 @dataclass(frozen=True)
@@ -171,9 +177,10 @@ def mysql_column(name, data_type, column_type, precision, scale, is_mariadb):
     if data_type == "json":
         return column(JSON, bytes.decode)
     if data_type in MYSQL_GEOMETRIES:
-        return column(TEXT, bytes.decode, f"ST_AsText({quoted})")
+        order = "" if is_mariadb else ", 'axis-order=long-lat'"
+        return column(GEOMETRY, bytes.decode, f"CONCAT(ST_SRID({quoted}), ':', HEX(ST_AsWKB({quoted}{order})))")
     if data_type == "vector":
-        return column(TEXT, bytes.decode, f"{'VEC_ToText' if is_mariadb else 'VECTOR_TO_STRING'}({quoted})")
+        return column(VECTOR, bytes.decode, f"HEX({quoted})")
     # char, varchar, text, enum, set, MariaDB's uuid and inet: what the server prints, in UTF-8.
     return column(TEXT, bytes.decode)
 

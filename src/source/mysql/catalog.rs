@@ -1,12 +1,13 @@
 //! The tables that the configuration selects, from information_schema.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
 
 use crate::config::{Contract, Contracts, SourceConfig};
 use crate::schema::{Column, LakeType, Policy, RowIdentity, TableName, TableSchema};
 use crate::source::Error;
 
-use super::charset::Collations;
+use super::charset::{Collations, Shape, Table, Tables};
 use super::connection::{Session, literal};
 use super::declared::{Declared, Family};
 
@@ -39,25 +40,36 @@ pub async fn collations(session: &mut Session) -> Result<Collations, Error> {
         Some((values.next()??.parse().ok()?, values.next()??))
     });
     let pairs: Vec<(u64, String)> = pairs.collect();
-    let names =
-        session.query("SELECT CHARACTER_SET_NAME FROM information_schema.CHARACTER_SETS WHERE MAXLEN = 1").await?;
-    let names: Vec<String> = names
-        .rows
-        .into_iter()
-        .filter_map(|row| row.into_iter().next().flatten())
-        .filter(|name| !matches!(name.as_str(), "ascii" | "latin1" | "binary"))
-        .filter(|name| name.chars().all(|c| c.is_ascii_alphanumeric()))
-        .collect();
-    let all_bytes: String = (0..=255_u8).map(|byte| format!("{byte:02X}")).collect();
-    let conversions: Vec<String> =
-        names.iter().map(|name| format!("HEX(CONVERT(_{name} X'{all_bytes}' USING utf32))")).collect();
-    let mut tables = Vec::new();
-    if !conversions.is_empty() {
-        let answer = session.query(&format!("SELECT {}", conversions.join(", "))).await?;
-        let row = answer.rows.into_iter().next().unwrap_or_default();
-        tables.extend(names.into_iter().zip(row).filter_map(|(name, table)| Some((name, table?))));
+    Ok(Collations::new(pairs, tables_of_charsets(session).await?))
+}
+
+/// A server's tables by its host, port and version: they never change while it runs.
+static CHARSET_TABLES: Mutex<BTreeMap<String, Arc<Tables>>> = Mutex::new(BTreeMap::new());
+
+/// The server's own tables of all character sets that need one; asked once per process.
+async fn tables_of_charsets(session: &mut Session) -> Result<Arc<Tables>, Error> {
+    let server = session.query("SELECT CONCAT_WS(' ', @@hostname, @@port, @@version)").await?;
+    let server = server.scalar().unwrap_or_default().to_owned();
+    let known = || CHARSET_TABLES.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some(tables) = known().get(&server) {
+        return Ok(tables.clone());
     }
-    Ok(Collations::new(pairs, tables))
+    let answer = session.query("SELECT CHARACTER_SET_NAME, MAXLEN FROM information_schema.CHARACTER_SETS").await?;
+    let mut tables = Tables::new();
+    for row in answer.rows {
+        let [Some(name), Some(bytes_max)] = take(row) else { continue };
+        let Some(shape) = Shape::of(&name, bytes_max.parse().unwrap_or(0)) else { continue };
+        let characters: String = shape.characters().concat().iter().map(|byte| format!("{byte:02X}")).collect();
+        let conversion = format!("SELECT HEX(CONVERT(_{name} X'{characters}' USING utf32))");
+        let answer = session.query(&conversion).await?;
+        match answer.scalar().and_then(|hex| Table::new(shape, hex)) {
+            Some(table) => drop(tables.insert(name, Arc::new(table))),
+            None => tracing::warn!(charset = %name, "the server's table of this character set can't be read"),
+        }
+    }
+    let tables = Arc::new(tables);
+    known().insert(server, tables.clone());
+    Ok(tables)
 }
 
 /// All selected tables in order of name, refused ones among them.
@@ -132,7 +144,7 @@ pub async fn tables(
             }
             period_ends.insert(at, name.clone());
         }
-        add_column(&mut found[at], name, source_type, charset, collations);
+        add_column(&mut found[at], name, source_type, charset);
     }
 
     let answer = session
@@ -174,11 +186,41 @@ pub async fn tables(
         }
         let none = Contract::default();
         let contract = contracts.get(&config.name, &schema.name.to_string()).unwrap_or(&none);
+        let misfit = |finding| Error::Setting {
+            subject: format!("table {}", schema.name),
+            finding: format!("contract of {}: {finding}", schema.name),
+            remedy: "correct the table's contract".to_owned(),
+        };
+        let lake_types = schema
+            .columns
+            .iter()
+            .map(|column| Declared::parse(&column.source_type).under_contract(&column.name, contract))
+            .collect::<Result<Vec<LakeType>, String>>()
+            .map_err(misfit)?;
+        for (column, lake_type) in schema.columns.iter_mut().zip(lake_types) {
+            column.lake_type = lake_type;
+        }
         *schema = schema.clone().with_contract(contract).map_err(|finding| Error::Setting {
             subject: format!("table {}", schema.name),
             finding,
             remedy: "correct the table's contract".to_owned(),
         })?;
+        // Of the columns that are left under the contract.
+        let undecodable = schema.columns.iter().find_map(|column| {
+            let text =
+                matches!(Declared::parse(&column.source_type).family(), Family::Text | Family::Enum | Family::Set);
+            let fault = collations.by_name(table.charsets.get(&column.name).filter(|_| text)?).err()?;
+            Some(format!("column `{}`: {fault}", column.name))
+        });
+        if let Some(undecodable) = undecodable {
+            table.refusal.get_or_insert(undecodable);
+        }
+        if let Some((one, other)) = schema.same_name() {
+            table.refusal = Some(format!(
+                "columns `{one}` and `{other}` have the same name in the lake, where case does not count; rename one of \
+                 them, or exclude it in the table's contract"
+            ));
+        }
     }
     Ok(found)
 }
@@ -190,25 +232,13 @@ struct UniqueKey {
     identifies: bool,
 }
 
-fn add_column(
-    table: &mut CatalogTable,
-    name: String,
-    source_type: String,
-    charset: Option<String>,
-    collations: &Collations,
-) {
+fn add_column(table: &mut CatalogTable, name: String, source_type: String, charset: Option<String>) {
     let declared = Declared::parse(&source_type);
     let family = declared.family();
     let lake_type = declared.lake_type();
-    if matches!(family, Family::Text | Family::Enum | Family::Set)
-        && let Some(charset) = &charset
-        && let Err(fault) = collations.by_name(charset)
-    {
-        table.refusal.get_or_insert(format!("column `{name}`: {fault}"));
-    }
     if family == Family::Other {
         let table = &table.schema.name;
-        tracing::warn!(%table, column = %name, kind = %source_type, "no lake type yet: its bytes become text in hex");
+        tracing::warn!(%table, column = %name, kind = %source_type, "a type unknown to this release: its bytes become text in hex");
     } else if family == Family::Decimal && lake_type == LakeType::String {
         let table = &table.schema.name;
         tracing::warn!(%table, column = %name, kind = %source_type, "more digits than a lake decimal: becomes text");

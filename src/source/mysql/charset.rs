@@ -2,16 +2,14 @@
 //! not to convert) in snapshots alike, so that one decoder makes both and they can't differ.
 //!
 //! Public sources: MySQL manual chapter 12 "Character Sets, Collations, Unicode"; `latin1` is cp1252 with the five
-//! undefined bytes mapped to control characters, as the manual's 12.10.2 says. The tables of the other one-byte sets
-//! are asked from the server itself (`CONVERT(… USING utf32)`). Of the multi-byte ones those are decoded whose table in the
-//! Encoding Standard is the server's, character by character (a test compares them); big5, sjis, ujis, eucjpms,
-//! gb2312 and gb18030 differ in some, so their tables are refused rather than decoded nearly right.
+//! undefined bytes mapped to control characters, as the manual's 12.10.2 says. Published tables of the others differ from
+//! the servers' in places, and the servers' from each other. So the servers' own are used: which bytes form a character is
+//! each set's structure ([`Shape`]), and which one it is the server itself is asked once per process (`CONVERT(… USING
+//! utf32)` over the whole code space, see `catalog::collations`).
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
-
-use encoding_rs::Encoding;
 
 use super::wire::Fault;
 
@@ -26,10 +24,8 @@ pub enum Charset {
     Utf8,
     Ascii,
     Latin1,
-    /// A one-byte set: the character of each byte.
-    Table(Arc<[char]>),
-    /// A multi-byte set of the Encoding Standard.
-    Encoding(&'static Encoding),
+    /// By the server's own table.
+    Table(Arc<Table>),
     Ucs2,
     Utf16,
     Utf16Le,
@@ -37,7 +33,7 @@ pub enum Charset {
 }
 
 impl Charset {
-    /// By the server's name; one-byte sets other than these need the server's table, see [`Collations`].
+    /// By the server's name; the others need the server's table, see [`Collations`].
     fn by_name(name: &str) -> Option<Self> {
         Some(match name {
             "binary" => Self::Binary,
@@ -48,9 +44,6 @@ impl Charset {
             "utf16" => Self::Utf16,
             "utf16le" => Self::Utf16Le,
             "utf32" => Self::Utf32,
-            "gbk" => Self::Encoding(encoding_rs::GBK),
-            "euckr" => Self::Encoding(encoding_rs::EUC_KR),
-            "cp932" => Self::Encoding(encoding_rs::SHIFT_JIS),
             _ => return None,
         })
     }
@@ -64,7 +57,7 @@ impl Charset {
             },
             Self::Binary | Self::Ascii => match std::str::from_utf8(bytes) {
                 Ok(text) if text.is_ascii() => (Cow::Borrowed(text), false),
-                _ => chars(bytes.iter().map(|byte| if byte.is_ascii() { char::from(*byte) } else { '\u{FFFD}' })),
+                _ => chars(bytes.iter().map(|byte| byte.is_ascii().then(|| char::from(*byte)))),
             },
             Self::Latin1 => match std::str::from_utf8(bytes) {
                 Ok(text) if text.is_ascii() => (Cow::Borrowed(text), false),
@@ -74,57 +67,246 @@ impl Charset {
                     (text, false)
                 }
             },
-            Self::Table(table) => {
-                chars(bytes.iter().map(|byte| table.get(usize::from(*byte)).copied().unwrap_or('\u{FFFD}')))
-            }
-            Self::Encoding(encoding) => encoding.decode_without_bom_handling(bytes),
-            Self::Ucs2 | Self::Utf16 => utf16(bytes, u16::from_be_bytes),
+            Self::Table(table) => table.decode(bytes),
+            // No surrogate pairs there: each unit is a character of its own.
+            Self::Ucs2 => chars(bytes.chunks(2).map(|chunk| {
+                let code = <[u8; 2]>::try_from(chunk).ok().map(u16::from_be_bytes)?;
+                char::from_u32(u32::from(code))
+            })),
+            Self::Utf16 => utf16(bytes, u16::from_be_bytes),
             Self::Utf16Le => utf16(bytes, u16::from_le_bytes),
-            Self::Utf32 => {
-                let (text, broken) = chars(bytes.chunks(4).map(|chunk| {
-                    let code = <[u8; 4]>::try_from(chunk).map(u32::from_be_bytes).unwrap_or(u32::MAX);
-                    char::from_u32(code).unwrap_or('\u{FFFD}')
-                }));
-                (text, broken)
-            }
+            Self::Utf32 => chars(bytes.chunks(4).map(|chunk| {
+                let code = <[u8; 4]>::try_from(chunk).ok().map(u32::from_be_bytes)?;
+                char::from_u32(code)
+            })),
         }
     }
 }
 
-fn chars<'a>(decoded: impl Iterator<Item = char>) -> (Cow<'a, str>, bool) {
-    let text: String = decoded.collect();
-    let broken = text.contains('\u{FFFD}');
+/// `None` is what could not be decoded.
+fn chars<'a>(decoded: impl Iterator<Item = Option<char>>) -> (Cow<'a, str>, bool) {
+    let mut broken = false;
+    let text = decoded
+        .map(|decoded| {
+            decoded.unwrap_or_else(|| {
+                broken = true;
+                char::REPLACEMENT_CHARACTER
+            })
+        })
+        .collect();
     (Cow::Owned(text), broken)
 }
 
 fn utf16<'a>(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> (Cow<'a, str>, bool) {
-    let units = bytes.chunks(2).map(|chunk| <[u8; 2]>::try_from(chunk).map(unit).unwrap_or(0xFFFD));
-    let mut broken = false;
-    let text = char::decode_utf16(units)
-        .map(|decoded| {
-            decoded.unwrap_or_else(|_| {
-                broken = true;
-                '\u{FFFD}'
-            })
-        })
-        .collect();
-    (Cow::Owned(text), broken || !bytes.len().is_multiple_of(2))
+    // An odd byte at the end is half a surrogate pair: nothing.
+    let units = bytes.chunks(2).map(|chunk| <[u8; 2]>::try_from(chunk).map_or(0xD800, unit));
+    chars(char::decode_utf16(units).map(Result::ok))
 }
+
+/// Which bytes form one character in a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    OneByte,
+    /// `big5`
+    Big5,
+    /// `gbk`
+    Gbk,
+    /// `gb2312`
+    Gb2312,
+    /// `euckr`
+    EucKr,
+    /// `sjis` and `cp932`: katakana of one byte among the leading bytes.
+    Sjis,
+    /// `ujis` and `eucjpms`: 8E before katakana, 8F before three bytes.
+    Ujis,
+    /// `gb18030`: two bytes or, with a digit second, four.
+    Gb18030,
+}
+
+/// The four bytes of GB18030 for U+10000; from there on they count on as the code points do.
+const GB18030_SUPPLEMENTARY: u32 = gb18030_index([0x90, 0x30, 0x81, 0x30]);
+/// After the last four bytes that stand for something below U+10000: 84 31 A4 39.
+const GB18030_BASIC: u32 = gb18030_index([0x84, 0x31, 0xA4, 0x39]) + 1;
+
+const fn gb18030_index(bytes: [u8; 4]) -> u32 {
+    (((bytes[0] as u32 - 0x81) * 10 + (bytes[1] as u32 - 0x30)) * 126 + (bytes[2] as u32 - 0x81)) * 10
+        + (bytes[3] as u32 - 0x30)
+}
+
+impl Shape {
+    /// Of a set that needs a table; `None` for those that have a decoder of their own or are unknown here. `bytes_max` is
+    /// how many bytes the server's characters have at most.
+    pub fn of(name: &str, bytes_max: u32) -> Option<Self> {
+        Some(match name {
+            _ if Charset::by_name(name).is_some() => return None,
+            "big5" => Self::Big5,
+            "gbk" => Self::Gbk,
+            "gb2312" => Self::Gb2312,
+            "euckr" => Self::EucKr,
+            "sjis" | "cp932" => Self::Sjis,
+            "ujis" | "eucjpms" => Self::Ujis,
+            "gb18030" => Self::Gb18030,
+            _ if bytes_max == 1 => Self::OneByte,
+            _ => return None,
+        })
+    }
+
+    /// How many bytes the character has that these begin with; `None` when they begin none.
+    fn length(self, bytes: &[u8]) -> Option<usize> {
+        let first = *bytes.first()?;
+        let byte = |at: usize| bytes.get(at).copied().unwrap_or(0);
+        let second = byte(1);
+        let two = |lead: bool, trail: bool| (lead && trail).then_some(2);
+        match self {
+            Self::OneByte => Some(1),
+            _ if first < 0x80 => Some(1),
+            Self::Big5 => two(matches!(first, 0xA1..=0xF9), matches!(second, 0x40..=0x7E | 0xA1..=0xFE)),
+            Self::Gbk => two(matches!(first, 0x81..=0xFE), matches!(second, 0x40..=0x7E | 0x80..=0xFE)),
+            Self::Gb2312 => two(matches!(first, 0xA1..=0xF7), matches!(second, 0xA1..=0xFE)),
+            Self::EucKr => two(matches!(first, 0x81..=0xFE), matches!(second, 0x41..=0x5A | 0x61..=0x7A | 0x81..=0xFE)),
+            Self::Sjis if matches!(first, 0xA1..=0xDF) => Some(1),
+            Self::Sjis => two(matches!(first, 0x81..=0x9F | 0xE0..=0xFC), matches!(second, 0x40..=0x7E | 0x80..=0xFC)),
+            Self::Ujis => match first {
+                0x8E => two(true, matches!(second, 0xA1..=0xDF)),
+                0x8F => {
+                    let trails = matches!(second, 0xA1..=0xFE) && matches!(byte(2), 0xA1..=0xFE);
+                    trails.then_some(3)
+                }
+                _ => two(matches!(first, 0xA1..=0xFE), matches!(second, 0xA1..=0xFE)),
+            },
+            Self::Gb18030 => {
+                let lead = matches!(first, 0x81..=0xFE);
+                if lead && matches!(second, 0x30..=0x39) {
+                    let trails = matches!(byte(2), 0x81..=0xFE) && matches!(byte(3), 0x30..=0x39);
+                    return trails.then_some(4);
+                }
+                two(lead, matches!(second, 0x40..=0x7E | 0x80..=0xFE))
+            }
+        }
+    }
+
+    /// Every character of the set whose meaning the server is asked for, in order of [`Self::code`], as bytes.
+    pub fn characters(self) -> Vec<Vec<u8>> {
+        let mut characters = Vec::new();
+        for first in 0..=255_u8 {
+            if self.length(&[first]) == Some(1) {
+                characters.push(vec![first]);
+                continue;
+            }
+            for second in 0..=255_u8 {
+                if self.length(&[first, second]) == Some(2) {
+                    characters.push(vec![first, second]);
+                }
+                if self == Self::Ujis && first == 0x8F && matches!(second, 0xA1..=0xFE) {
+                    characters.extend((0xA1..=0xFE).map(|third| vec![first, second, third]));
+                }
+            }
+        }
+        if self == Self::Gb18030 {
+            let digit = |value: u32| 0x30 + (value % 10) as u8;
+            characters.extend((0..GB18030_BASIC).map(|index| {
+                let third = 0x81 + (index / 10 % 126) as u8;
+                vec![0x81 + (index / 12_600) as u8, digit(index / 1260), third, digit(index)]
+            }));
+        }
+        characters
+    }
+
+    /// The number of a character in a table of this set.
+    fn code(self, character: &[u8]) -> u32 {
+        match *character {
+            [first, second, third, fourth] if self == Self::Gb18030 => {
+                0x1_0000 + gb18030_index([first, second, third, fourth])
+            }
+            // Three bytes are only those that begin with 8F.
+            [0x8F, second, third] => 0x1_0000 + (u32::from(second) << 8 | u32::from(third)),
+            _ => character.iter().fold(0, |code, byte| code << 8 | u32::from(*byte)),
+        }
+    }
+}
+
+/// A server's own table of one character set.
+#[derive(Debug)]
+pub struct Table {
+    shape: Shape,
+    /// By [`Shape::code`]; U+FFFD where the server has no character.
+    characters: Vec<char>,
+    /// Its first 128 characters are ASCII's.
+    ascii: bool,
+}
+
+impl Table {
+    /// `hex`: what the server made of [`Shape::characters`], as UTF-32 in hex. A character it does not know comes as a
+    /// question mark.
+    pub fn new(shape: Shape, hex: &str) -> Option<Self> {
+        let asked = shape.characters();
+        if hex.len() != asked.len() * 8 || !hex.is_ascii() {
+            return None;
+        }
+        let mut characters = Vec::new();
+        for (index, bytes) in asked.iter().enumerate() {
+            let code = u32::from_str_radix(&hex[index * 8..index * 8 + 8], 16).ok()?;
+            let unknown = code == u32::from(b'?') && *bytes != [b'?'];
+            let place = shape.code(bytes) as usize;
+            if characters.len() <= place {
+                characters.resize(place + 1, char::REPLACEMENT_CHARACTER);
+            }
+            characters[place] = char::from_u32(code).filter(|_| !unknown).unwrap_or(char::REPLACEMENT_CHARACTER);
+        }
+        let ascii = characters.iter().zip('\0'..'\u{80}').all(|(found, ascii)| *found == ascii);
+        Some(Self { shape, characters, ascii })
+    }
+
+    fn decode<'a>(&self, bytes: &'a [u8]) -> (Cow<'a, str>, bool) {
+        if self.ascii
+            && let Ok(text) = std::str::from_utf8(bytes)
+            && text.is_ascii()
+        {
+            return (Cow::Borrowed(text), false);
+        }
+        let mut rest = bytes;
+        let decoded = std::iter::from_fn(|| {
+            let length = match self.shape.length(rest) {
+                Some(length) => length,
+                None if rest.is_empty() => return None,
+                // Bytes that begin no character: the next one may.
+                None => {
+                    rest = &rest[1..];
+                    return Some(None);
+                }
+            };
+            let (character, after) = rest.split_at(length.min(rest.len()));
+            rest = after;
+            Some(self.character(character))
+        });
+        chars(decoded)
+    }
+
+    fn character(&self, bytes: &[u8]) -> Option<char> {
+        let code = self.shape.code(bytes);
+        if self.shape == Shape::Gb18030
+            && bytes.len() == 4
+            && let Some(above) = code.checked_sub(0x1_0000 + GB18030_SUPPLEMENTARY)
+        {
+            return char::from_u32(0x1_0000 + above);
+        }
+        self.characters.get(code as usize).copied().filter(|found| *found != char::REPLACEMENT_CHARACTER)
+    }
+}
+
+/// Tables by the name of their character set.
+pub type Tables = HashMap<String, Arc<Table>>;
 
 /// The server's collations: the log names a column's character set by a collation's id.
 #[derive(Clone, Debug, Default)]
 pub struct Collations {
     charset_of_id: HashMap<u64, String>,
-    tables: HashMap<String, Arc<[char]>>,
+    tables: Arc<Tables>,
 }
 
 impl Collations {
-    /// `collations`: id and character set of each. `tables`: of one-byte sets, the 256 characters as UTF-32 in hex.
-    pub fn new(
-        collations: impl IntoIterator<Item = (u64, String)>,
-        tables: impl IntoIterator<Item = (String, String)>,
-    ) -> Self {
-        let tables = tables.into_iter().filter_map(|(name, hex)| Some((name, byte_table(&hex)?))).collect();
+    /// `collations`: id and character set of each.
+    pub fn new(collations: impl IntoIterator<Item = (u64, String)>, tables: Arc<Tables>) -> Self {
         Self { charset_of_id: collations.into_iter().collect(), tables }
     }
 
@@ -171,20 +353,6 @@ pub fn character_bytes_max(charset: &str) -> usize {
     }
 }
 
-/// A byte the set does not define comes from the server as a question mark.
-fn byte_table(hex: &str) -> Option<Arc<[char]>> {
-    if hex.len() != 256 * 8 || !hex.is_ascii() {
-        return None;
-    }
-    (0..256_usize)
-        .map(|byte| {
-            let code = u32::from_str_radix(&hex[byte * 8..byte * 8 + 8], 16).ok()?;
-            let undefined = code == u32::from(b'?') && byte != usize::from(b'?');
-            Some(if undefined { '\u{FFFD}' } else { char::from_u32(code).unwrap_or('\u{FFFD}') })
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,12 +365,9 @@ mod tests {
     /// M-13: the column's character set decides, and latin1 is cp1252.
     #[test]
     fn text_is_decoded_by_its_character_set() {
-        let cases: [(&str, &[u8], &str); 9] = [
+        let cases: [(&str, &[u8], &str); 6] = [
             ("utf8mb4", "é🍣".as_bytes(), "é🍣"),
             ("latin1", b"caf\xE9 \x80\x81", "café €\u{81}"),
-            ("euckr", b"\xBF\xB9\xBE\xE0", "예약"),
-            ("gbk", b"\xD4\xA4\xB6\xA9", "预订"),
-            ("cp932", b"\x97\x5C\x96\xF1", "予約"),
             ("ucs2", b"\xC6\x08\xC5\x7D", "예약"),
             ("utf16", b"\xD8\x3C\xDF\x63", "🍣"),
             ("utf16le", b"\x3C\xD8\x63\xDF", "🍣"),
@@ -222,11 +387,64 @@ mod tests {
             (Charset::Ascii, b"a\xE9"),
             (Charset::Utf16, b"\xD8\x3C"),
             (Charset::Utf16, b"\x00"),
+            (Charset::Ucs2, b"\xD8\x3C\xDF\x63"),
+            (Charset::Ucs2, b"\x00"),
             (Charset::Utf32, b"\x00\x01"),
-            (Charset::Encoding(encoding_rs::EUC_KR), b"\xFF"),
         ] {
             let (text, broken) = decoded(charset, bytes);
             assert!(broken && text.contains('\u{FFFD}'), "{text}");
+        }
+    }
+
+    /// A table whose characters count up from U+4000, but for ASCII and what `unknown` says.
+    fn table(shape: Shape, unknown: impl Fn(&[u8]) -> bool) -> Charset {
+        let hex: String = shape
+            .characters()
+            .iter()
+            .enumerate()
+            .map(|(index, bytes)| match bytes[..] {
+                [ascii @ 0..0x80] => format!("{ascii:08X}"),
+                _ if unknown(bytes) => format!("{:08X}", u32::from(b'?')),
+                _ => format!("{:08X}", 0x4000 + index),
+            })
+            .collect();
+        Charset::Table(Arc::new(Table::new(shape, &hex).expect("well formed")))
+    }
+
+    #[test]
+    fn every_character_of_a_table_is_found_by_its_bytes() {
+        for shape in [Shape::OneByte, Shape::Big5, Shape::Gbk, Shape::Gb2312, Shape::EucKr, Shape::Sjis, Shape::Ujis] {
+            let charset = table(shape, |_| false);
+            let characters = shape.characters();
+            let expected: String = characters
+                .iter()
+                .enumerate()
+                .map(|(index, bytes)| match bytes[..] {
+                    [ascii @ 0..0x80] => char::from(ascii),
+                    _ => char::from_u32(0x4000 + index as u32).expect("below the surrogates"),
+                })
+                .collect();
+            assert_eq!(decoded(charset.clone(), &characters.concat()), (expected, false), "{shape:?}");
+            // A lead byte alone begins nothing and takes nothing with it.
+            if shape != Shape::OneByte {
+                assert_eq!(decoded(charset, b"\xE0"), ("\u{FFFD}".to_owned(), true), "{shape:?}");
+            }
+        }
+        let unknown = table(Shape::Sjis, |bytes| bytes == b"\x81\x5C");
+        assert_eq!(decoded(unknown, b"a\x81\x5Cb\xFFc"), ("a\u{FFFD}b\u{FFFD}c".to_owned(), true));
+    }
+
+    #[test]
+    fn gb18030_counts_on_above_the_basic_plane() {
+        assert_eq!(GB18030_BASIC, 39_420);
+        let hex: String =
+            Shape::Gb18030.characters().iter().map(|bytes| format!("{:08X}", bytes.len() * 0x100)).collect();
+        let charset = Charset::Table(Arc::new(Table::new(Shape::Gb18030, &hex).expect("well formed")));
+        let bytes = b"a\xB0\xA1\x81\x30\x81\x30\x84\x31\xA4\x39\x90\x30\x81\x30\xE3\x32\x9A\x35";
+        let text = "\u{100}\u{200}\u{400}\u{400}\u{10000}\u{10FFFF}".to_owned();
+        assert_eq!(decoded(charset.clone(), bytes), (text, false));
+        for nothing in [b"\x84\x31\xA5\x30".as_slice(), b"\xE3\x32\x9A\x36", b"\x90\x30\x81"] {
+            assert!(decoded(charset.clone(), nothing).1, "{nothing:?}");
         }
     }
 
@@ -241,11 +459,24 @@ mod tests {
             };
             hex.push_str(&format!("{code:08X}"));
         }
-        let collations = Collations::new([(26, "cp1250".to_owned())], [("cp1250".to_owned(), hex)]);
+        assert!(Table::new(Shape::OneByte, &hex[8..]).is_none());
+        let table = Table::new(Shape::OneByte, &hex).expect("well formed");
+        let tables = HashMap::from([("cp1250".to_owned(), Arc::new(table))]);
+        let collations = Collations::new([(26, "cp1250".to_owned())], Arc::new(tables));
         let charset = collations.by_id(26).expect("listed above");
         assert_eq!(decoded(charset.clone(), b"a?\x80"), ("a?€".to_owned(), false));
         assert_eq!(decoded(charset, b"\x81"), ("\u{FFFD}".to_owned(), true));
         assert!(collations.by_id(9999).is_err());
         assert!(collations.by_name("klingon").is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn random_bytes_never_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..40)) {
+            for shape in [Shape::Big5, Shape::EucKr, Shape::Sjis, Shape::Ujis, Shape::Gb18030] {
+                let table = Table { shape, characters: vec!['x'; 300], ascii: false };
+                let _ = table.decode(&bytes);
+            }
+        }
     }
 }

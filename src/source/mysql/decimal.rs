@@ -150,6 +150,39 @@ pub fn text_value(text: &str, precision: u8, scale: u8) -> Result<i128, Fault> {
     Ok(if negative { -value } else { value })
 }
 
+/// The unscaled value and scale of canonical text of any precision, without zeros at its end; `None` when even so it has
+/// more digits than the lake's decimals.
+pub fn text_value_any(text: &str) -> Option<(i128, u8)> {
+    let (negative, integer, fraction) = split_text(text)?;
+    let (integer, fraction) = (integer.trim_start_matches('0'), fraction.trim_end_matches('0'));
+    if integer.len() + fraction.len() > usize::from(LAKE_DIGITS_MAX) {
+        return None;
+    }
+    let digits = integer.bytes().chain(fraction.bytes());
+    let value = digits.fold(0_i128, |value, digit| value * 10 + i128::from(digit - b'0'));
+    Some((if negative { -value } else { value }, fraction.len() as u8))
+}
+
+/// The same number at the scale of a decimal(precision,lake_scale), if it fits that without rounding.
+#[inline]
+pub fn rescaled(unscaled: i128, scale: u8, precision: u8, lake_scale: u8) -> Option<i128> {
+    let value = if scale <= lake_scale {
+        unscaled.checked_mul(10_i128.checked_pow(u32::from(lake_scale - scale))?)?
+    } else {
+        let divisor = 10_i128.checked_pow(u32::from(scale - lake_scale))?;
+        (unscaled % divisor == 0).then(|| unscaled / divisor)?
+    };
+    (value.unsigned_abs() < 10_u128.checked_pow(u32::from(precision))?).then_some(value)
+}
+
+/// The canonical text of an unscaled value.
+pub fn unscaled_text(unscaled: i128, scale: u8) -> String {
+    let width = usize::from(scale) + 1;
+    let digits = format!("{:0width$}", unscaled.unsigned_abs());
+    let (integer, fraction) = digits.split_at(digits.len() - usize::from(scale));
+    canonical(unscaled < 0, integer, fraction)
+}
+
 /// The server's text without the zeros of `ZEROFILL`.
 pub fn text_canonical(text: &str) -> Result<String, Fault> {
     let (negative, integer, fraction) = split_text(text).ok_or_else(|| Fault(format!("`{text}` is not a decimal")))?;
@@ -206,6 +239,19 @@ mod tests {
         for wrong in ["", "-", ".", "1e5", "1.234", "123456789"] {
             assert!(text_value(wrong, 8, 2).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn numbers_move_to_another_scale_only_without_rounding() {
+        assert_eq!(rescaled(-1250, 2, 10, 4), Some(-125_000));
+        assert_eq!(rescaled(1250, 2, 3, 1), Some(125));
+        assert_eq!(rescaled(1251, 2, 10, 1), None);
+        assert_eq!(rescaled(1000, 0, 3, 0), None);
+        assert_eq!(rescaled(i128::MAX, 0, 38, 38), None);
+        assert_eq!(unscaled_text(-5, 3), "-0.005");
+        assert_eq!(unscaled_text(120, 0), "120");
+        assert_eq!(text_value_any("-1.2500"), Some((-125, 2)));
+        assert_eq!(text_value_any(&"9".repeat(39)), None);
     }
 
     #[test]

@@ -210,7 +210,7 @@ mod tests {
     /// D-13
     #[test]
     fn statements_are_in_the_clients_character_set() {
-        let collations = Collations::new([(8, "latin1".to_owned()), (45, "utf8mb4".to_owned())], []);
+        let collations = Collations::new([(8, "latin1".to_owned()), (45, "utf8mb4".to_owned())], Default::default());
         let mut status = vec![0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 6, 3, b's', b't', b'd', 4];
         status.extend([8, 0, 8, 0, 8, 0]);
         status[6] = 0x20;

@@ -2,10 +2,11 @@
 //!
 //! The way of a change: [`transport`] carries checked events, [`stream`] follows transactions, [`table_map`] and [`plan`]
 //! turn row events into Arrow columns, with the value decoders ([`temporal`], [`decimal`], [`json`], [`charset`],
-//! [`value`]) that [`snapshot`] shares, so that a value read and a value streamed are the same bytes. The server is told
+//! [`value`]) and the last step, [`cell`], that [`snapshot`] shares, so that a value read and a value streamed are the same bytes. The server is told
 //! nothing about what is durable: binlogs are kept by time, not by readers.
 
 mod catalog;
+mod cell;
 mod charset;
 mod compressed;
 mod column_definition;
@@ -30,7 +31,6 @@ mod table_map;
 mod temporal;
 mod transport;
 mod value;
-mod warning;
 mod wire;
 mod xid;
 

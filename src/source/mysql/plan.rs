@@ -7,16 +7,16 @@
 
 use std::sync::Arc;
 
-use crate::schema::{ColumnBuilder, LakeType, Op, RowBuilder, RowIdentity, TableSchema};
+use crate::schema::{ElementType, LakeType, Op, RowBuilder, RowIdentity, TableSchema};
 use crate::source::RowSink;
 
+use super::cell::Cell;
 use super::charset::{BINARY_COLLATION, Charset, Collations};
 use super::compressed;
 use super::declared::{self, Declared, Family};
 use super::image::{Fate, Images};
 use super::table_map::{MapColumn, RowsEvent, TableMap, kind};
-use super::warning::Warnings;
-use super::wire::{Fault, Wire, big_endian, bit, little_endian};
+use super::wire::{Fault, Wire, bit, little_endian};
 use super::{decimal, json, temporal, value};
 
 /// Row events by what they do.
@@ -26,6 +26,8 @@ pub enum RowsKind {
     Update,
     Delete,
 }
+
+const VECTOR: LakeType = LakeType::Array(ElementType::Float);
 
 /// How many bytes a field has.
 #[derive(Clone, Copy, Debug)]
@@ -64,9 +66,9 @@ enum Form {
         precision: u8,
     },
     TimeOld,
-    Boolean,
-    Enum(Vec<String>),
-    Set(Vec<String>),
+    Bits,
+    Enum(Vec<Label>),
+    Set(Vec<Label>),
     Text(Charset),
     Binary,
     /// Trailing zeros are not in the log (B6).
@@ -77,19 +79,27 @@ enum Form {
     Inet4,
     Inet6,
     Json,
+    Geometry,
+    Vector,
     Hex,
+}
+
+/// A label of ENUM or SET, and whether it is broken in its character set.
+#[derive(Debug)]
+struct Label {
+    text: String,
+    broken: bool,
 }
 
 #[derive(Debug)]
 struct Step {
     extent: Extent,
     form: Form,
-    /// The column of the builder; `None` for columns that don't reach the lake.
-    target: Option<usize>,
+    /// Where the value lands; `None` for columns that don't reach the lake.
+    cell: Option<Cell>,
     key: bool,
     /// MariaDB's `COMPRESSED`: unpacked before all else.
     compressed: bool,
-    warnings: Warnings,
 }
 
 /// See the module text.
@@ -128,15 +138,17 @@ impl Plan {
             let declared = target.map(|index| Declared::parse(&schema.columns[index].source_type));
             let (extent, form, lake_type) = form(column, declared.as_ref(), collations, target.is_some())
                 .map_err(|fault| Fault(format!("column `{name}`: {fault}")))?;
-            if let Some(index) = target
-                && schema.columns[index].lake_type != lake_type
+            // The lake may hold it in another type, by the contract; what counts is what it was declared as.
+            if let Some(declared) = &declared
+                && declared.lake_type() != lake_type
             {
-                let expected = schema.columns[index].lake_type;
+                let expected = declared.lake_type();
                 return Err(Fault(format!("column `{name}` is {lake_type} in the log and {expected} in the lake")));
             }
-            let key = target.is_some_and(|index| schema.is_key(index));
+            let cell = target.map(|index| Cell::new(schema, index));
+            let key = cell.as_ref().is_some_and(Cell::is_key);
             let compressed = matches!(column.kind, kind::BLOB_COMPRESSED | kind::VARCHAR_COMPRESSED);
-            steps.push(Step { extent, form, target, key, compressed, warnings: Warnings::new(&schema.name, name) });
+            steps.push(Step { extent, form, cell, key, compressed });
         }
         if let Some(index) = seen.iter().position(|seen| !seen) {
             return Err(Fault(format!("column `{}` is gone from the log", schema.columns[index].name)));
@@ -269,20 +281,15 @@ impl Plan {
 
     fn append(&self, fields: &[Option<&[u8]>], builder: &mut RowBuilder) -> Result<(), Fault> {
         for (step, field) in self.steps.iter().zip(fields) {
-            let Some(target) = step.target else { continue };
-            let column = &mut builder.columns[target];
-            match field {
-                Some(bytes) => {
-                    let appended = if step.compressed {
-                        compressed::value(bytes).and_then(|plain| step.append(&plain, column))
-                    } else {
-                        step.append(bytes, column)
-                    };
-                    appended.map_err(|fault| Fault(format!("{}: {fault}", step.warnings.column())))?;
+            let Some(cell) = &step.cell else { continue };
+            let landed = match field {
+                Some(bytes) if step.compressed => {
+                    compressed::value(bytes).and_then(|plain| step.form.append(&plain, cell, builder))
                 }
-                None if step.key => return Err(Fault(format!("{}: NULL in a key column", step.warnings.column()))),
-                None => column.append_null(),
-            }
+                Some(bytes) => step.form.append(bytes, cell, builder),
+                None => cell.null(builder),
+            };
+            landed.map_err(|fault| Fault(format!("column `{}`: {fault}", cell.column())))?;
         }
         Ok(())
     }
@@ -326,19 +333,22 @@ fn form(
             (Some(Family::Uuid), Some(_)) => (extent, Form::Uuid, LakeType::String),
             (Some(Family::Inet4), Some(_)) => (extent, Form::Inet4, LakeType::String),
             (Some(Family::Inet6), Some(_)) => (extent, Form::Inet6, LakeType::String),
+            // MariaDB's.
+            (Some(Family::Vector), _) => (extent, Form::Vector, VECTOR),
             (Some(Family::Other), _) => (extent, Form::Hex, LakeType::String),
             (_, Some(width)) => (extent, Form::PaddedBinary { width }, LakeType::Binary),
             (_, None) => (extent, Form::Binary, LakeType::Binary),
         })
     };
-    let labels = || -> Result<Vec<String>, Fault> {
+    let labels = || -> Result<Vec<Label>, Fault> {
         if !wanted {
             return Ok(Vec::new());
         }
         let labels = column.labels.as_ref().ok_or_else(|| Fault::new("the log does not tell its labels"))?;
         let collation = column.collation.ok_or_else(|| Fault::new("the log does not tell its character set"))?;
         let charset = collations.by_id(collation)?;
-        Ok(labels.iter().map(|label| charset.decode(label).0.into_owned()).collect())
+        let decoded = labels.iter().map(|label| charset.decode(label));
+        Ok(decoded.map(|(text, broken)| Label { text: text.into_owned(), broken }).collect())
     };
     let blob_prefix = || match column.length {
         1..=4 => Ok(usize::from(column.length)),
@@ -372,11 +382,7 @@ fn form(
         kind::BIT => {
             let bits = usize::from(column.length) * 8 + usize::from(column.scale);
             let extent = Extent::Fixed(bits.div_ceil(8));
-            if bits == 1 {
-                (extent, Form::Boolean, LakeType::Boolean)
-            } else {
-                (extent, Form::Binary, LakeType::Binary)
-            }
+            (extent, Form::Bits, if bits == 1 { LakeType::Boolean } else { LakeType::Binary })
         }
         kind::ENUM => match column.length {
             size @ (1 | 2) => (Extent::Fixed(usize::from(size)), Form::Enum(labels()?), LakeType::String),
@@ -392,106 +398,86 @@ fn form(
             text_or_binary(Extent::Prefixed(blob_prefix()?), None)?
         }
         kind::JSON => (Extent::Prefixed(blob_prefix()?), Form::Json, LakeType::String),
-        kind::GEOMETRY | kind::VECTOR => (Extent::Prefixed(blob_prefix()?), Form::Hex, LakeType::String),
+        kind::GEOMETRY => (Extent::Prefixed(blob_prefix()?), Form::Geometry, LakeType::Geometry),
+        kind::VECTOR => (Extent::Prefixed(blob_prefix()?), Form::Vector, VECTOR),
         other => return Err(Fault(format!("column type {other} is unknown"))),
     })
 }
 
-impl Step {
+impl Form {
     #[inline]
-    fn append(&self, bytes: &[u8], column: &mut ColumnBuilder) -> Result<(), Fault> {
-        match &self.form {
-            Form::Signed => {
+    fn append(&self, bytes: &[u8], cell: &Cell, rows: &mut RowBuilder) -> Result<(), Fault> {
+        match self {
+            Self::Signed => {
                 let unused = 64 - 8 * bytes.len() as u32;
                 let number = ((little_endian(bytes) << unused) as i64) >> unused;
-                value::append_integer(column, i128::from(number))
+                cell.integer(rows, i128::from(number))
             }
-            Form::Unsigned => value::append_integer(column, i128::from(little_endian(bytes))),
-            Form::Float => value::append_float(column, f32::from_bits(little_endian(bytes) as u32)),
-            Form::Double => value::append_double(column, f64::from_bits(little_endian(bytes))),
-            Form::Decimal { precision, scale } => {
-                value::append_decimal(column, decimal::packed_value(bytes, *precision, *scale)?)
+            Self::Unsigned => cell.integer(rows, i128::from(little_endian(bytes))),
+            Self::Float => cell.float(rows, f32::from_bits(little_endian(bytes) as u32)),
+            Self::Double => cell.double(rows, f64::from_bits(little_endian(bytes))),
+            Self::Decimal { precision, scale } => {
+                cell.decimal(rows, decimal::packed_value(bytes, *precision, *scale)?, *scale)
             }
-            Form::DecimalText { precision, scale } => {
-                value::append_text(column, &decimal::packed_text(bytes, *precision, *scale)?)
+            Self::DecimalText { precision, scale } => {
+                cell.decimal_text(rows, &decimal::packed_text(bytes, *precision, *scale)?)
             }
             // 1900 is no legal year: zero is the year 0000 (B2).
-            Form::Year => {
-                let offset = little_endian(bytes);
-                value::append_integer(column, i128::from(if offset == 0 { 0 } else { 1900 + offset }))
+            Self::Year => {
+                let offset = little_endian(bytes) as u16;
+                cell.year(rows, if offset == 0 { 0 } else { 1900 + offset })
             }
-            Form::Date => match temporal::date(bytes) {
-                Some(days) => value::append_date(column, days),
-                None => self.no_date(column),
-            },
-            Form::Datetime { precision } => self.instant(temporal::datetime2(bytes, *precision), column),
-            Form::DatetimeOld => self.instant(temporal::datetime_old(bytes), column),
-            Form::Timestamp { precision } => self.instant(temporal::timestamp2(bytes, *precision), column),
-            Form::TimestampOld => self.instant(temporal::timestamp_old(bytes), column),
-            Form::Time { precision } => value::append_integer(column, i128::from(temporal::time2(bytes, *precision))),
-            Form::TimeOld => value::append_integer(column, i128::from(temporal::time_old(bytes))),
-            Form::Boolean => value::append_boolean(column, big_endian(bytes) != 0),
-            Form::Enum(labels) => match little_endian(bytes) as usize {
+            Self::Date => cell.date(rows, &temporal::date(bytes)),
+            Self::Datetime { precision } => cell.datetime(rows, &temporal::datetime2(bytes, *precision)?),
+            Self::DatetimeOld => cell.datetime(rows, &temporal::datetime_old(bytes)),
+            Self::Timestamp { precision } => cell.timestamp(rows, temporal::timestamp2(bytes, *precision)?),
+            Self::TimestampOld => cell.timestamp(rows, temporal::timestamp_old(bytes)),
+            Self::Time { precision } => cell.time(rows, temporal::time2(bytes, *precision)),
+            Self::TimeOld => cell.time(rows, temporal::time_old(bytes)),
+            Self::Bits => cell.bits(rows, bytes),
+            Self::Enum(labels) => match little_endian(bytes) as usize {
                 // The error value, which reads as the empty string (B9).
-                0 => value::append_text(column, ""),
+                0 => cell.text(rows, "", false),
                 index => match labels.get(index - 1) {
-                    Some(label) => value::append_text(column, label),
+                    Some(label) => cell.text(rows, &label.text, label.broken),
                     None => Err(Fault(format!("ENUM member {index} of {}", labels.len()))),
                 },
             },
-            Form::Set(labels) => {
+            Self::Set(labels) => {
                 let members = little_endian(bytes);
                 if labels.len() < 64 && members >> labels.len() != 0 {
                     return Err(Fault(format!("SET members {members:#b} of {}", labels.len())));
                 }
                 let chosen = labels.iter().enumerate().filter(|(index, _)| members >> index & 1 == 1);
                 let mut text = String::new();
+                let mut broken = false;
                 for (place, (_, label)) in chosen.enumerate() {
                     if place > 0 {
                         text.push(',');
                     }
-                    text.push_str(label);
+                    text.push_str(&label.text);
+                    broken |= label.broken;
                 }
-                value::append_text(column, &text)
+                cell.text(rows, &text, broken)
             }
-            Form::Text(charset) => {
+            Self::Text(charset) => {
                 let (text, broken) = charset.decode(bytes);
-                if broken {
-                    self.warnings.broken_text();
-                }
-                value::append_text(column, &text)
+                cell.text(rows, &text, broken)
             }
-            Form::Binary => value::append_bytes(column, bytes),
-            Form::PaddedBinary { width } if bytes.len() < *width => {
-                let mut padded = bytes.to_vec();
-                padded.resize(*width, 0);
-                value::append_bytes(column, &padded)
-            }
-            Form::PaddedBinary { .. } => value::append_bytes(column, bytes),
-            Form::Uuid => value::append_text(column, &value::uuid(&padded::<16>(bytes)?)?),
-            Form::Inet4 => value::append_text(column, &value::inet4(&padded::<4>(bytes)?)?),
-            Form::Inet6 => value::append_text(column, &value::inet6(&padded::<16>(bytes)?)?),
-            Form::Json => value::append_text(column, &json::text(bytes)?),
-            Form::Hex => value::append_text(column, &value::hex(bytes)),
+            Self::Binary => cell.bytes(rows, bytes),
+            Self::PaddedBinary { width } => match bytes.len() < *width {
+                // On the stack: BINARY has at most 255 bytes.
+                true => cell.bytes(rows, &padded::<255>(bytes)?[..(*width).min(255)]),
+                false => cell.bytes(rows, bytes),
+            },
+            Self::Uuid => cell.text(rows, &value::uuid(&padded::<16>(bytes)?)?, false),
+            Self::Inet4 => cell.text(rows, &value::inet4(&padded::<4>(bytes)?)?, false),
+            Self::Inet6 => cell.text(rows, &value::inet6(&padded::<16>(bytes)?)?, false),
+            Self::Json => cell.text(rows, &json::text(bytes)?, false),
+            Self::Geometry => cell.geometry(rows, bytes),
+            Self::Vector => cell.vector(rows, bytes),
+            Self::Hex => cell.text(rows, &value::hex(bytes), false),
         }
-    }
-
-    fn instant(&self, micros: Option<i64>, column: &mut ColumnBuilder) -> Result<(), Fault> {
-        match micros {
-            Some(micros) => value::append_timestamp(column, micros),
-            None => self.no_date(column),
-        }
-    }
-
-    /// M-9: a date that no calendar has is NULL in the lake.
-    #[cold]
-    fn no_date(&self, column: &mut ColumnBuilder) -> Result<(), Fault> {
-        if self.key {
-            return Err(Fault::new("a zero or impossible date in a key column has no form in the lake"));
-        }
-        self.warnings.impossible_date();
-        column.append_null();
-        Ok(())
     }
 }
 
@@ -514,7 +500,8 @@ mod tests {
     use arrow::util::display::ArrayFormatter;
 
     fn collations() -> Collations {
-        Collations::new([(8, "latin1".to_owned()), (45, "utf8mb4".to_owned()), (63, "binary".to_owned())], [])
+        let ids = [(8, "latin1"), (45, "utf8mb4"), (63, "binary")].map(|(id, name)| (id, name.to_owned()));
+        Collations::new(ids, Arc::default())
     }
 
     fn schema(columns: &[(&str, &str)], key: Vec<usize>) -> Arc<TableSchema> {
@@ -614,7 +601,8 @@ mod tests {
             ("M-17", "json", long(kind::JSON, 4), &[3, 0, 0, 0, 5, 1, 0], "1"),
             ("M-21 B6", "inet6", text(kind::STRING, 16, 63), &[2, 0, 1], "1::"),
             ("M-21", "inet4", text(kind::STRING, 4, 63), &[3, 192, 0, 2], "192.0.2.0"),
-            ("other", "point", long(kind::GEOMETRY, 4), &[2, 0, 0, 0, 0xAB, 1], "AB01"),
+            ("M-19", "point", long(kind::GEOMETRY, 4), &[5, 0, 0, 0, 3, 0, 0, 0, 0xAB], "{srid: 3, wkb: ab}"),
+            ("M-20", "vector(1)", long(kind::VECTOR, 4), &[4, 0, 0, 0, 0, 0, 0x80, 0x3F], "[1.0]"),
         ];
         for (id, declaration, column, wire, expected) in cases {
             let schema = schema(&[("c", declaration)], vec![]);

@@ -22,11 +22,12 @@ use crate::schema::{ColumnBuilder, Layout, RowBuilder, TableName, TableSchema};
 use crate::source::{Error, Position, SnapshotEvent};
 
 use super::catalog::CatalogTable;
+use super::cell::Cell;
 use super::charset::{Charset, Collations};
 use super::connection::{Session, quoted};
 use super::declared::{Declared, Family};
 use super::position::{self, head};
-use super::warning::Warnings;
+use super::temporal::Civil;
 use super::wire::Fault;
 use super::{decimal, temporal, value};
 
@@ -166,9 +167,12 @@ pub async fn read(
             while let Some(row) = rows.next().await {
                 let row = row.map_err(|error| failed(&error))?;
                 for (index, value) in row.unwrap().into_iter().enumerate() {
-                    let (Some(form), Some(column)) = (forms.get(index), builder.columns.get_mut(index)) else { break };
+                    let Some(form) = forms.get(index) else { break };
                     bytes += size(&value);
-                    form.append(value, column).map_err(|fault| table_error(&schema, position, &fault))?;
+                    form.append(value, &mut builder).map_err(|fault| {
+                        let fault = Fault(format!("column `{}`: {fault}", form.cell.column()));
+                        table_error(&schema, position, &fault)
+                    })?;
                 }
                 builder.end_row()?;
                 if builder.rows() >= BATCH_ROWS_MAX || bytes >= BATCH_BYTES_MAX {
@@ -216,8 +220,7 @@ struct SnapshotForm {
     family: Family,
     declared: Declared,
     charset: Charset,
-    key: bool,
-    warnings: Warnings,
+    cell: Cell,
 }
 
 fn forms(table: &CatalogTable, collations: &Collations) -> Result<Vec<SnapshotForm>, Fault> {
@@ -228,87 +231,73 @@ fn forms(table: &CatalogTable, collations: &Collations) -> Result<Vec<SnapshotFo
             Some(name) => collations.by_name(name)?,
             None => Charset::Utf8,
         };
-        Ok(SnapshotForm {
-            family: declared.family(),
-            declared,
-            charset,
-            key: schema.is_key(index),
-            warnings: Warnings::new(&schema.name, &column.name),
-        })
+        Ok(SnapshotForm { family: declared.family(), declared, charset, cell: Cell::new(schema, index) })
     };
     schema.columns.iter().enumerate().map(form).collect()
 }
 
 impl SnapshotForm {
-    fn append(&self, value: Value, column: &mut ColumnBuilder) -> Result<(), Fault> {
-        let date = |year: u16, month: u8, day: u8| temporal::days(year.into(), month.into(), day.into());
+    fn append(&self, value: Value, rows: &mut RowBuilder) -> Result<(), Fault> {
+        let cell = &self.cell;
         match (self.family, value) {
-            (_, Value::NULL) if self.key => Err(self.fault("NULL in a key column")),
-            (_, Value::NULL) => {
-                column.append_null();
-                Ok(())
-            }
-            (Family::Integer | Family::Year, Value::Int(number)) => value::append_integer(column, number.into()),
-            (Family::Integer | Family::Year, Value::UInt(number)) => value::append_integer(column, number.into()),
-            (Family::Float, Value::Float(number)) => value::append_float(column, number),
-            (Family::Double, Value::Double(number)) => value::append_double(column, number),
+            (_, Value::NULL) => cell.null(rows),
+            (Family::Year, Value::Int(year)) => cell.year(rows, u16::try_from(year).unwrap_or(0)),
+            (Family::Year, Value::UInt(year)) => cell.year(rows, u16::try_from(year).unwrap_or(0)),
+            (Family::Integer, Value::Int(number)) => cell.integer(rows, number.into()),
+            (Family::Integer, Value::UInt(number)) => cell.integer(rows, number.into()),
+            (Family::Float, Value::Float(number)) => cell.float(rows, number),
+            (Family::Double, Value::Double(number)) => cell.double(rows, number),
             (Family::Decimal, Value::Bytes(bytes)) => {
-                let text = std::str::from_utf8(&bytes).map_err(|_| self.fault("a decimal that is no text"))?;
-                match column {
-                    ColumnBuilder::String(_) => value::append_text(column, &decimal::text_canonical(text)?),
-                    _ => {
-                        let (precision, scale) = self.declared.decimal();
-                        value::append_decimal(column, decimal::text_value(text, precision, scale)?)
-                    }
+                let text = std::str::from_utf8(&bytes).map_err(|_| Fault::new("a decimal that is no text"))?;
+                let (precision, scale) = self.declared.decimal();
+                if precision > decimal::LAKE_DIGITS_MAX {
+                    cell.decimal_text(rows, &decimal::text_canonical(text)?)
+                } else {
+                    cell.decimal(rows, decimal::text_value(text, precision, scale)?, scale)
                 }
             }
-            (Family::Bit, Value::Bytes(bytes)) => match column {
-                ColumnBuilder::Boolean(_) => value::append_boolean(column, bytes.iter().any(|byte| *byte != 0)),
-                _ => value::append_bytes(column, &bytes),
-            },
-            (Family::Date, Value::Date(year, month, day, ..)) => match date(year, month, day) {
-                Some(days) => value::append_date(column, days),
-                None => self.no_date(column),
-            },
+            (Family::Bit, Value::Bytes(bytes)) => cell.bits(rows, &bytes),
+            (Family::Date, Value::Date(year, month, day, ..)) => {
+                let date = Civil { year: year.into(), month: month.into(), day: day.into(), ..Civil::default() };
+                cell.date(rows, &date)
+            }
             (Family::Datetime | Family::Timestamp, Value::Date(year, month, day, hour, minute, second, micro)) => {
-                let (hour, minute, second) = (hour.into(), minute.into(), second.into());
-                match temporal::micros(year.into(), month.into(), day.into(), hour, minute, second, micro) {
-                    Some(micros) => value::append_timestamp(column, micros),
-                    None => self.no_date(column),
+                let time = Civil {
+                    year: year.into(),
+                    month: month.into(),
+                    day: day.into(),
+                    hour: hour.into(),
+                    minute: minute.into(),
+                    second: second.into(),
+                    micro,
+                };
+                match self.family {
+                    Family::Datetime => cell.datetime(rows, &time),
+                    // The session's time zone is UTC.
+                    _ if time == Civil::default() => cell.timestamp(rows, None),
+                    _ => match time.micros() {
+                        Some(micros) => cell.timestamp(rows, Some(micros)),
+                        None => Err(Fault(format!("a timestamp that is no instant: {}", time.text(6)))),
+                    },
                 }
             }
             (Family::Time, Value::Time(negative, days, hours, minutes, seconds, micros)) => {
                 let hours = days * 24 + u32::from(hours);
                 let magnitude = temporal::clock_micros(hours, minutes.into(), seconds.into(), micros);
-                value::append_integer(column, i128::from(if negative { -magnitude } else { magnitude }))
+                cell.time(rows, if negative { -magnitude } else { magnitude })
             }
             (Family::Text | Family::Enum | Family::Set | Family::Json, Value::Bytes(bytes)) => {
                 let (text, broken) = self.charset.decode(&bytes);
-                if broken {
-                    self.warnings.broken_text();
-                }
-                value::append_text(column, &text)
+                cell.text(rows, &text, broken)
             }
             (Family::Uuid | Family::Inet4 | Family::Inet6, Value::Bytes(bytes)) => {
-                value::append_text(column, &String::from_utf8_lossy(&bytes))
+                cell.text(rows, &String::from_utf8_lossy(&bytes), false)
             }
-            (Family::Binary, Value::Bytes(bytes)) => value::append_bytes(column, &bytes),
-            (Family::Other, Value::Bytes(bytes)) => value::append_text(column, &value::hex(&bytes)),
-            (family, _) => Err(self.fault(&format!("a {family:?} came in another form"))),
+            (Family::Binary, Value::Bytes(bytes)) => cell.bytes(rows, &bytes),
+            (Family::Geometry, Value::Bytes(bytes)) => cell.geometry(rows, &bytes),
+            (Family::Vector, Value::Bytes(bytes)) => cell.vector(rows, &bytes),
+            (Family::Other, Value::Bytes(bytes)) => cell.text(rows, &value::hex(&bytes), false),
+            (family, _) => Err(Fault(format!("a {family:?} came in another form"))),
         }
-    }
-
-    /// M-9: a date that no calendar has is NULL in the lake.
-    fn no_date(&self, column: &mut ColumnBuilder) -> Result<(), Fault> {
-        if self.key {
-            return Err(self.fault("a zero or impossible date in a key column has no form in the lake"));
-        }
-        self.warnings.impossible_date();
-        column.append_null();
-        Ok(())
-    }
-
-    fn fault(&self, finding: &str) -> Fault {
-        Fault(format!("{}: {finding}", self.warnings.column()))
     }
 }
