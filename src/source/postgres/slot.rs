@@ -22,6 +22,9 @@ pub struct Slot {
     pub database: Option<String>,
     pub temporary: bool,
     pub active_pid: Option<i32>,
+    /// Transactions would come when they are prepared, before anybody knows whether they are committed.
+    #[serde(default)]
+    two_phase: bool,
     confirmed_flush_lsn: Option<String>,
     pub wal_status: Option<String>,
     /// Since 16.
@@ -57,6 +60,9 @@ impl Slot {
                 self.slot_type,
                 self.plugin.as_deref().unwrap_or("-")
             ));
+        }
+        if self.two_phase {
+            return Some("was made for two-phase decoding, which sends transactions before their commit".into());
         }
         if self.temporary {
             return Some("is a temporary slot of another session".into());

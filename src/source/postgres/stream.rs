@@ -14,12 +14,12 @@ use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant, sleep_until};
 use tracing::{info, warn};
 
-use super::catalog::{self, ResolvedType};
+use super::catalog::{self, CatalogTable};
 use super::connection::{WAL_SENDER_TIMEOUT, connect};
 use super::pgoutput::{self, Message, Relation};
 use super::plan::{Plan, RowError};
-use super::publication::Publication;
 use super::slot;
+use super::types::ResolvedType;
 use super::wal::{Wal, WalEvent};
 use crate::config::{Contracts, SourceConfig};
 use crate::schema::TableName;
@@ -59,6 +59,9 @@ pub async fn follow(
             ),
         });
     };
+    let names: Vec<TableName> = request.tables.keys().cloned().collect();
+    let mut described = catalog::described(&mut connection, &names).await?;
+    publication.mark(&mut described);
     drop(connection);
     let mut wal = Wal::start(config, from).await?;
     info!(source = config.name, slot = config.slot, position = %request.from, "following the log");
@@ -72,7 +75,7 @@ pub async fn follow(
         open: None,
         catalog: None,
     };
-    let followed = match follower.stop_unpublished(&publication).await {
+    let followed = match follower.stop_unpublished(&described).await {
         Ok(()) => follower.run(&mut wal, &mut request).await,
         Err(error) => Err(error),
     };
@@ -114,9 +117,11 @@ struct Announced {
 
 impl Follower<'_> {
     /// Stops the tables whose changes are not in the stream.
-    async fn stop_unpublished(&mut self, publication: &Publication) -> Result<(), Error> {
-        let unpublished: Vec<TableName> =
-            self.tables.keys().filter(|name| !publication.publishes(name)).cloned().collect();
+    async fn stop_unpublished(&mut self, described: &[CatalogTable]) -> Result<(), Error> {
+        let published = |name: &TableName| {
+            described.iter().any(|table| &table.name() == name && table.published.is_some())
+        };
+        let unpublished: Vec<TableName> = self.tables.keys().filter(|name| !published(name)).cloned().collect();
         for name in unpublished {
             let finding = format!("it is not in publication `{}`", self.config.publication);
             self.stop_table_with(&name, finding, "remove the table's folder in the lake and restart to load it again")
@@ -170,7 +175,7 @@ impl Follower<'_> {
                 }
             };
             match event {
-                Some(WalEvent::Begin { commit_lsn }) => {
+                Some(WalEvent::Begin { commit_lsn, .. }) => {
                     self.open = Some(TransactionId::Lsn { commit: commit_lsn, end: commit_lsn });
                     last_change = Instant::now();
                 }
@@ -232,7 +237,8 @@ impl Follower<'_> {
 
     async fn change(&mut self, bytes: Bytes) -> Result<(), Error> {
         let length = bytes.len();
-        match pgoutput::decode(&bytes).map_err(|error| self.unreadable(error.to_string()))? {
+        let kind = bytes.first().map_or_else(|| "nothing".to_owned(), |&kind| format!("`{}`", kind.escape_ascii()));
+        match pgoutput::decode(&bytes).map_err(|error| self.unreadable(format!("{error}; message type {kind}")))? {
             Message::Relation(relation) => self.announce(&relation, &bytes).await,
             Message::Insert { relation, new } => {
                 self.rows(relation, length, |plan, sink| plan.insert(sink, &new).map(|()| 1)).await
@@ -240,8 +246,8 @@ impl Follower<'_> {
             Message::Update { relation, old, new } => {
                 self.rows(relation, length, |plan, sink| plan.update(sink, old, &new)).await
             }
-            Message::Delete { relation, old: (_, old) } => {
-                self.rows(relation, length, |plan, sink| plan.delete(sink, &old).map(|()| 1)).await
+            Message::Delete { relation, old: (kind, old) } => {
+                self.rows(relation, length, |plan, sink| plan.delete(sink, (kind, &old)).map(|()| 1)).await
             }
             Message::Truncate { relations } => {
                 for relation in relations {
@@ -298,7 +304,7 @@ impl Follower<'_> {
         &mut self,
         relation: u32,
         bytes: usize,
-        append: impl FnOnce(&mut Plan, &mut RowSink) -> Result<usize, RowError>,
+        append: impl FnOnce(&Plan, &mut RowSink) -> Result<usize, RowError>,
     ) -> Result<(), Error> {
         if !self.captures(relation)? {
             return Ok(());
@@ -306,7 +312,7 @@ impl Follower<'_> {
         if let Some(Some(Announced { plan: None, .. })) = self.relations.get(&relation) {
             self.plan(relation).await?;
         }
-        let Some(Some(Announced { name, plan: Some(plan), .. })) = self.relations.get_mut(&relation) else {
+        let Some(Some(Announced { name, plan: Some(plan), .. })) = self.relations.get(&relation) else {
             return Ok(());
         };
         let sink = self.collector.rows(&plan.schema().clone());
