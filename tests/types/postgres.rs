@@ -1,0 +1,1 @@
+//! P-1 to P-18: PostgreSQL's types.
