@@ -86,6 +86,9 @@ pub struct Entry {
     /// By table: values without a faithful lake form that were met since the table was loaded, the load included.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub values: BTreeMap<String, ValueCounts>,
+    /// By table: what the source wants to know again after a restart, in its own words.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub source_notes: BTreeMap<String, String>,
 }
 
 /// A source's position series, open for appending.
@@ -137,6 +140,7 @@ impl Entry {
             written_at: Utc::now(),
             tables: BTreeMap::new(),
             values: BTreeMap::new(),
+            source_notes: BTreeMap::new(),
         }
     }
 }

@@ -7,6 +7,7 @@
 mod batch;
 mod commit;
 mod error;
+mod retyped;
 mod source_run;
 
 pub use error::Error;

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::batch::Gatherer;
 use super::commit::{Committer, note_values};
+use super::retyped::retyped;
 use super::{Error, RunOptions, SourceSummary, TableSummary};
 use crate::config::{Commit, Config};
 use crate::lake::{Lake, Table};
@@ -185,6 +186,7 @@ impl<S: Source> SourceRun<S> {
         self.check_ready().await?;
         let identity = self.source.identity().await?;
         let (mut ledger, entry) = Ledger::open(self.lake.ledger_store(&self.name)?).await?;
+        self.source.recall(&entry.as_ref().map(|entry| entry.source_notes.clone()).unwrap_or_default());
         if let Some(entry) = &entry
             && entry.history != identity.history
         {
@@ -234,7 +236,8 @@ impl<S: Source> SourceRun<S> {
                     states.insert(name.to_string(), TableState::Stopped { reason, position });
                 }
                 (Some(table), None) => {
-                    if let Some(gap) = unfollowed(&table, entry.as_ref(), durable.as_ref())? {
+                    let gap = unfollowed(&table, entry.as_ref(), durable.as_ref())?;
+                    if let Some(gap) = gap.or_else(|| retyped(table.schema(), schema)) {
                         tracing::error!(source = self.name, table = %name, reason = gap, "table is stopped");
                         let position = table.position().to_owned();
                         states.insert(name.to_string(), TableState::Stopped { reason: gap, position });
@@ -265,6 +268,12 @@ impl<S: Source> SourceRun<S> {
         if durable.is_none() {
             // The first loads will show everything committed before this moment.
             entry.fresh_until = Some(begun);
+        }
+        if !missing.is_empty() {
+            self.source.observe(&missing).await?;
+            entry.source_notes = self.source.notes();
+        }
+        if durable.is_none() || !missing.is_empty() {
             // Before any table appears, so that a crash during the first load goes on from here.
             ledger.append(&entry).await?;
         }
@@ -300,6 +309,7 @@ impl<S: Source> SourceRun<S> {
             starts.insert(name.clone(), TableStart { schema: Arc::new(schema), position });
         }
         entry.tables = states;
+        entry.source_notes = self.source.notes();
         entry.written_at = chrono::Utc::now();
         ledger.append(&entry).await?;
         let committer = Committer {
@@ -582,6 +592,7 @@ impl<S: Source> Loop<'_, S> {
         }
         let Some(mut committer) = self.committer.take() else { return };
         let (batch, stopped) = self.gatherer.cut();
+        committer.entry.source_notes = self.run.source.notes();
         self.committing = Some(tokio::spawn(async move {
             let (rows, transactions, tables) = (batch.rows, batch.transactions, batch.tables.len());
             let started = Instant::now();

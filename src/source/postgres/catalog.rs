@@ -49,7 +49,6 @@ pub struct CatalogTable {
 /// A partition that holds rows itself.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Leaf {
-    pub oid: u32,
     pub schema: String,
     pub table: String,
     /// `pg_class.relreplident`
@@ -140,7 +139,7 @@ const TABLES: &str = concat!(
                 AND CASE c.relreplident
                     WHEN 'i' THEN i.indisreplident WHEN 'n' THEN false ELSE i.indisprimary END), '[]'),
         'leaves', coalesce((
-            SELECT json_agg(json_build_object('oid', leaf.oid::int8, 'schema', ln.nspname, 'table', leaf.relname,
+            SELECT json_agg(json_build_object('schema', ln.nspname, 'table', leaf.relname,
                 'identity', leaf.relreplident::text) ORDER BY leaf.oid)
             FROM pg_partition_tree(c.oid) tree JOIN pg_class leaf ON leaf.oid = tree.relid
             JOIN pg_namespace ln ON ln.oid = leaf.relnamespace
@@ -214,6 +213,21 @@ pub async fn described(connection: &mut PgConnection, names: &[TableName]) -> Re
         .await
         .map_err(|error| query_error("reading the columns of tables", &error))?;
     rows.iter().map(|row| parse("the columns of tables", row)).collect()
+}
+
+/// The tables that the one with this oid is a partition of.
+pub async fn ancestors(connection: &mut PgConnection, oid: u32) -> Result<Vec<TableName>, Error> {
+    let rows: Vec<(String, String)> = sqlx::query_as(
+        "SELECT n.nspname::text, c.relname::text
+         FROM pg_class leaf CROSS JOIN LATERAL pg_partition_ancestors(leaf.oid) AS up(oid)
+         JOIN pg_class c ON c.oid = up.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE leaf.oid = $1::int8::oid AND up.oid <> leaf.oid",
+    )
+    .bind(i64::from(oid))
+    .fetch_all(connection)
+    .await
+    .map_err(|error| query_error("reading what a partition belongs to", &error))?;
+    Ok(rows.into_iter().map(|(schema, table)| TableName { schema, table }).collect())
 }
 
 /// What the catalog says about these types and modifiers, in the same order. The name of a dropped type is `???`.

@@ -3,7 +3,7 @@
 //! The way of a change: [`wal`] (transport) → [`pgoutput`] (messages) → [`plan`] (which column goes where) → [`text`]
 //! (values into Arrow builders) → the shared collector. The first load takes the same last two steps behind [`copy`].
 //! Around them: [`catalog`] and [`types`] (what tables look like), [`publication`] and [`slot`] (what the server sends
-//! and keeps), [`preflight`] (what is missing).
+//! and keeps), [`preflight`] (what is missing), [`watch`] (what happens to tables without a trace in the log).
 
 mod array;
 mod catalog;
@@ -19,6 +19,9 @@ mod stream;
 mod text;
 mod types;
 mod wal;
+mod watch;
+
+use std::collections::BTreeMap;
 
 use pgwire_replication::ReplicationClient;
 use tokio::sync::mpsc;
@@ -33,6 +36,8 @@ use crate::schema::{TableName, TableSchema};
 pub struct PostgresSource {
     config: SourceConfig,
     contracts: Contracts,
+    /// What tables were like; see [`watch`].
+    notes: watch::Notes,
 }
 
 impl PostgresSource {
@@ -44,7 +49,7 @@ impl PostgresSource {
                 remedy: "write it as postgres://user@host:5432/database".into(),
             });
         }
-        Ok(Self { config, contracts })
+        Ok(Self { config, contracts, notes: watch::Notes::default() })
     }
 }
 
@@ -155,12 +160,25 @@ impl Source for PostgresSource {
         slot::ensure(&mut connection, &self.config, durable).await.map(Position::Lsn)
     }
 
+    async fn observe(&self, tables: &[TableName]) -> Result<(), Error> {
+        let mut connection = connection::connect(&self.config).await?;
+        watch::observe(&mut connection, &self.config, &self.notes, tables).await
+    }
+
+    fn notes(&self) -> BTreeMap<String, String> {
+        self.notes.written()
+    }
+
+    fn recall(&self, notes: &BTreeMap<String, String>) {
+        self.notes.read(notes);
+    }
+
     async fn snapshot(&self, tables: &[TableName], out: mpsc::Sender<SnapshotEvent>) -> Result<(), Error> {
         snapshot::read(&self.config, &self.contracts, tables, &out).await
     }
 
     async fn stream(&self, request: StreamRequest, out: mpsc::Sender<Event>) -> Result<(), Error> {
-        stream::follow(&self.config, &self.contracts, request, out).await
+        stream::follow(&self.config, &self.contracts, &self.notes, request, out).await
     }
 }
 
