@@ -13,7 +13,9 @@ pub fn retyped(lake: &TableSchema, wanted: &TableSchema) -> Option<String> {
             // A list that is held as text was loaded before lists had a type of their own: it stays text.
             let older = held.lake_type == LakeType::String && matches!(column.lake_type, LakeType::Array(_));
             let differs = held.source_type == column.source_type && held.lake_type != column.lake_type && !older;
-            differs.then(|| format!("column `{}` is {} there and should be {}", column.name, held.lake_type, column.lake_type))
+            differs.then(|| {
+                format!("column `{}` is {} there and should be {}", column.name, held.lake_type, column.lake_type)
+            })
         })
         .collect();
     if differing.is_empty() {
@@ -32,8 +34,13 @@ mod tests {
     use crate::schema::{Column, ElementType, Policy, RowIdentity, TableName};
 
     fn table(source_type: &str, lake_type: LakeType) -> TableSchema {
-        let column =
-            Column { name: "c".into(), source_type: source_type.into(), lake_type, nullable: true, policy: Policy::Null };
+        let column = Column {
+            name: "c".into(),
+            source_type: source_type.into(),
+            lake_type,
+            nullable: true,
+            policy: Policy::Null,
+        };
         TableSchema {
             name: TableName::new("shop", "t"),
             columns: vec![column],

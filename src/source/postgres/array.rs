@@ -110,7 +110,9 @@ mod tests {
             Ok(vec![some("null"), None, some("a,b"), some("q\"uote"), some("back\\slash"), some("")])
         );
         assert_eq!(elements("{(1,1),(0,0);(2,2),(1,1)}", b';'), Ok(vec![some("(1,1),(0,0)"), some("(2,2),(1,1)")]));
-        for text in ["", "{", "}", "{1", "{1,}", "{,1}", "{1,,2}", "{\"a}", "{\"a\"b}", "{a\"b\"}", "{\"a\\\"}", "{1,{2}}"] {
+        for text in
+            ["", "{", "}", "{1", "{1,}", "{,1}", "{1,,2}", "{\"a}", "{\"a\"b}", "{a\"b\"}", "{\"a\\\"}", "{1,{2}}"]
+        {
             assert!(elements(text, b',').is_err(), "{text}");
         }
     }

@@ -285,10 +285,7 @@ impl CatalogTable {
     /// The whole row is the identity, and the log does not hold the whole row.
     pub fn unsent_identity(&self) -> bool {
         self.identity == "f"
-            && self
-                .columns
-                .iter()
-                .any(|column| (!column.generated || self.generated_identity) && !self.sends(column))
+            && self.columns.iter().any(|column| (!column.generated || self.generated_identity) && !self.sends(column))
     }
 
     /// Rows are only ever added, says the contract, and the publication sends nothing else, so that the application's

@@ -270,7 +270,9 @@ fn examine_table(config: &SourceConfig, contracts: &Contracts, table: &CatalogTa
             _ if table.generated_identity && table.unsent_identity() => {
                 "has REPLICA IDENTITY FULL and a generated column, which PostgreSQL 18 does not publish by itself"
             }
-            _ if table.unsent_identity() => "has REPLICA IDENTITY FULL, and the publication's column list is not the whole row",
+            _ if table.unsent_identity() => {
+                "has REPLICA IDENTITY FULL, and the publication's column list is not the whole row"
+            }
             "n" => "has REPLICA IDENTITY NOTHING",
             "i" if table.kind == "r" => "has REPLICA IDENTITY USING INDEX, but the index is gone or not valid",
             _ if table.kind == "p" => "is partitioned, and it or its partitions lack a common replica identity",

@@ -28,6 +28,8 @@ pub struct Publication {
     deletes: bool,
     truncates: bool,
     pub via_root: bool,
+    /// Since 18 it may send generated columns; before, the catalog lists them though they are never sent (P-16).
+    may_send_generated: bool,
     owned: bool,
     /// Tables named by themselves.
     members: Vec<Member>,
@@ -61,6 +63,7 @@ const PUBLICATION: &str = "
         'schemas', (SELECT count(*) FROM pg_publication_namespace s WHERE s.pnpubid = p.oid),
         'inserts', p.pubinsert, 'updates', p.pubupdate, 'deletes', p.pubdelete, 'truncates', p.pubtruncate,
         'via_root', p.pubviaroot,
+        'may_send_generated', current_setting('server_version_num')::int4 >= 180000,
         'owned', pg_has_role(p.pubowner, 'USAGE'),
         'members', coalesce((
             SELECT json_agg(json_build_object('schema', n.nspname, 'table', c.relname))
@@ -117,8 +120,13 @@ impl Publication {
             let inserts_only = !self.updates && !self.deletes;
             Some(Published { columns: found.columns.clone(), filter: found.filter.clone(), inserts_only })
         };
+        let sent = |mut published: Published| {
+            let generated = |name: &String| table.columns.iter().any(|column| column.generated && &column.name == name);
+            published.columns.retain(|name| self.may_send_generated || !generated(name));
+            published
+        };
         if let Some(published) = named(&table.name()) {
-            return Some(published);
+            return Some(sent(published));
         }
         let mut leaves = table.leaves.iter().map(|leaf| {
             let mut published = named(&leaf.name())?;
@@ -129,7 +137,7 @@ impl Publication {
         let first = leaves.next()??;
         // A filter of one partition would have to be applied to this partition alone.
         let alike = first.filter.is_none() && leaves.all(|published| published.as_ref() == Some(&first));
-        alike.then_some(first)
+        alike.then(|| sent(first))
     }
 
     /// Lakeward may bring the members in line.
@@ -207,7 +215,10 @@ pub fn problems(
         contract.is_none_or(|contract| contract.without_key != WithoutKey::Append || !table.key.is_empty())
     });
     if !publication.inserts {
-        setting("does not publish inserts".into(), format!("ALTER PUBLICATION {name} SET (publish = 'insert, update, delete, truncate')"));
+        setting(
+            "does not publish inserts".into(),
+            format!("ALTER PUBLICATION {name} SET (publish = 'insert, update, delete, truncate')"),
+        );
     } else if let Some(table) = changed
         && !(publication.updates && publication.deletes && publication.truncates)
     {
@@ -334,7 +345,9 @@ pub fn identity_remedy(table: &CatalogTable) -> String {
         return format!("give {quoted} a primary key and leave it and its partitions at REPLICA IDENTITY DEFAULT");
     }
     if table.published.is_some() && (table.unsent_key() || table.unsent_identity()) {
-        return format!("add the columns of its replica identity to the publication's column list, or take {quoted} out of it");
+        return format!(
+            "add the columns of its replica identity to the publication's column list, or take {quoted} out of it"
+        );
     }
     format!(
         "add a primary key; or run: ALTER TABLE {quoted} REPLICA IDENTITY USING INDEX <a unique index over NOT NULL \

@@ -189,7 +189,7 @@ pub async fn patiently<T>(slot: &str, creating: impl Future<Output = T>) -> T {
             _ = ticks.tick() => warn!(
                 slot,
                 "still creating the replication slot: the server waits for every transaction that was open when it \
-                 began; see the oldest in pg_stat_activity (xact_start)"
+                 began; see the oldest in pg_stat_activity (xact_start) and pg_prepared_xacts"
             ),
         }
     }

@@ -55,9 +55,7 @@ impl Wal {
         match self.client.recv().await {
             Ok(Some(event)) => Ok(match event {
                 ReplicationEvent::KeepAlive { wal_end, .. } => WalEvent::KeepAlive { wal_end: wal_end.into() },
-                ReplicationEvent::Begin { final_lsn, xid, .. } => {
-                    WalEvent::Begin { commit_lsn: final_lsn.into(), xid }
-                }
+                ReplicationEvent::Begin { final_lsn, xid, .. } => WalEvent::Begin { commit_lsn: final_lsn.into(), xid },
                 ReplicationEvent::Commit { lsn, end_lsn, commit_time_micros } => {
                     WalEvent::Commit { commit_lsn: lsn.into(), end_lsn: end_lsn.into(), commit_time_micros }
                 }

@@ -216,7 +216,8 @@ impl SeenLeaf {
 
 impl Seen {
     fn notes(&self) -> TableNotes {
-        let note = |leaf: &SeenLeaf| LeafNotes { schema: leaf.schema.clone(), table: leaf.table.clone(), file: leaf.file };
+        let note =
+            |leaf: &SeenLeaf| LeafNotes { schema: leaf.schema.clone(), table: leaf.table.clone(), file: leaf.file };
         TableNotes {
             member: self.member,
             filter: self.filter.clone(),
