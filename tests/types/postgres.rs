@@ -462,7 +462,7 @@ async fn an_impossible_type_is_refused_and_a_changed_one_stops_its_table() {
     bed.contract("prices", "types.v = \"decimal(20,4)\"");
     let (status, log) = bed.lakeward.try_catch_up();
     assert_eq!(status.code(), Some(13), "{log}");
-    assert!(log.contains("`v` is decimal(12,2) there and should be decimal(20,4)"), "{log}");
+    assert!(log.contains("`v` is decimal(12,2) in the lake, and its contract makes it decimal(20,4)"), "{log}");
     fs::remove_dir_all(bed.folder("prices")).expect("the remedy");
     bed.lakeward.catch_up();
     assert_eq!(bed.rows("prices"), [[json!(1), json!("1.5000")]]);

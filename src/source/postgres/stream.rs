@@ -329,8 +329,11 @@ impl Follower<'_> {
 
     async fn change(&mut self, bytes: Bytes) -> Result<(), Error> {
         let length = bytes.len();
-        let kind = bytes.first().map_or_else(|| "nothing".to_owned(), |&kind| format!("`{}`", kind.escape_ascii()));
-        match pgoutput::decode(&bytes).map_err(|error| self.unreadable(format!("{error}; message type {kind}")))? {
+        let unreadable = |error: pgoutput::Unreadable| {
+            let kind = bytes.first().map_or_else(|| "nothing".to_owned(), |&kind| format!("`{}`", kind.escape_ascii()));
+            self.unreadable(format!("{error}; message type {kind}"))
+        };
+        match pgoutput::decode(&bytes).map_err(unreadable)? {
             Message::Relation(relation) => self.announce(&relation, &bytes).await,
             Message::Insert { relation, new } => {
                 self.rows(relation, length, |plan, sink| plan.insert(sink, &new).map(|()| 1)).await
@@ -363,6 +366,7 @@ impl Follower<'_> {
                 parts.entry(announced.name.clone()).or_default().push(announced.relation.clone());
             }
         }
+        parts.retain(|name, _| !whole.contains(name));
         for (name, emptied) in parts {
             // The catalog may be ahead: a partition made since counts as one that was not emptied, and the table stops.
             let mut connection = connect(self.config).await?;
