@@ -250,6 +250,7 @@ shared_buffers = 128MB
 wal_level = logical
 max_wal_senders = 40
 max_replication_slots = 40
+max_prepared_transactions = 20
 fsync = off
 synchronous_commit = off
 timezone = 'Asia/Seoul'

@@ -96,6 +96,9 @@ pub struct Entry {
     /// their own (see [`PreparedObjects`]).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub prepared: Vec<PreparedEntry>,
+    /// By table: what the source wants to know again after a restart, in its own words.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub source_notes: BTreeMap<String, String>,
 }
 
 /// A source's position series, open for appending.
@@ -157,6 +160,7 @@ impl Entry {
             tables: BTreeMap::new(),
             values: BTreeMap::new(),
             prepared: Vec::new(),
+            source_notes: BTreeMap::new(),
         }
     }
 }

@@ -9,6 +9,7 @@ mod commit;
 mod prepared;
 mod error;
 mod history;
+mod retyped;
 mod source_run;
 
 pub use error::Error;

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::batch::Gatherer;
 use super::commit::{Committer, note_values};
 use super::prepared::{self, PreparedSets};
+use super::retyped::retyped;
 use super::{Error, RunOptions, SourceSummary, TableSummary};
 use crate::config::{Commit, Config};
 use crate::lake::{Lake, Spill, Table};
@@ -202,6 +203,7 @@ impl<S: Source> SourceRun<S> {
         self.check_ready().await?;
         let identity = self.source.identity().await?;
         let (mut ledger, entry) = Ledger::open(self.lake.ledger_store(&self.name)?).await?;
+        self.source.recall(&entry.as_ref().map(|entry| entry.source_notes.clone()).unwrap_or_default());
         if let Some(entry) = &entry
             && entry.history != identity.history
         {
@@ -285,6 +287,12 @@ impl<S: Source> SourceRun<S> {
         if durable.is_none() {
             // The first loads will show everything committed before this moment.
             entry.fresh_until = Some(begun);
+        }
+        if !missing.is_empty() {
+            self.source.observe(&missing).await?;
+            entry.source_notes = self.source.notes();
+        }
+        if durable.is_none() || !missing.is_empty() {
             // Before any table appears, so that a crash during the first load goes on from here.
             ledger.append(&entry).await?;
         }
@@ -332,6 +340,7 @@ impl<S: Source> SourceRun<S> {
             starts.insert(name.clone(), TableStart { schema: Arc::new(schema), position, layout });
         }
         entry.tables = states;
+        entry.source_notes = self.source.notes();
         entry.written_at = chrono::Utc::now();
         let leftovers = ledger.prepared().leftovers(&entry.prepared).await?;
         ledger.append(&entry).await?;
@@ -630,6 +639,7 @@ impl<S: Source> Loop<'_, S> {
         }
         let Some(mut committer) = self.committer.take() else { return };
         let (batch, stopped) = self.gatherer.cut();
+        committer.entry.source_notes = self.run.source.notes();
         self.committing = Some(tokio::spawn(async move {
             let (rows, transactions, tables) = (batch.rows, batch.transactions, batch.tables.len());
             let started = Instant::now();
@@ -705,21 +715,6 @@ fn unfollowed(table: &Table, entry: Option<&Entry>, durable: Option<&Position>) 
         table.position(),
         entry.position
     )))
-}
-
-/// Why a table can't go on under its contract of today: a column has another type in the lake than the contract asks for.
-/// (Where the source's declaration changed as well, the log tells.)
-fn retyped(in_lake: &TableSchema, wanted: &TableSchema) -> Option<String> {
-    wanted.columns.iter().find_map(|column| {
-        let held = in_lake.columns.iter().find(|held| held.name == column.name)?;
-        (held.source_type == column.source_type && held.lake_type != column.lake_type).then(|| {
-            format!(
-                "column `{}` is {} in the lake, and its contract makes it {}; set `types`, `tinyint1` and the value policy \
-                 back, or remove the table's folder in the lake and restart to load it again",
-                column.name, held.lake_type, column.lake_type
-            )
-        })
-    })
 }
 
 pub(super) fn parse_position(text: &str) -> Result<Position, Error> {

@@ -19,7 +19,7 @@ pub use error::{Class, Error};
 pub use position::{GtidSet, Position, TransactionId, UnreadablePosition};
 pub use problem::{Problem, ProblemKind};
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::sync::Arc;
 
@@ -162,6 +162,20 @@ pub trait Source: Send + Sync + 'static {
         tables: &[TableName],
         durable: Option<&Position>,
     ) -> impl Future<Output = Result<Position, Error>> + Send;
+
+    /// `tables` are about to be loaded: whatever changes them from here on without a trace in the log is noticed, and
+    /// stops them.
+    fn observe(&self, _tables: &[TableName]) -> impl Future<Output = Result<(), Error>> + Send {
+        async { Ok(()) }
+    }
+
+    /// What has to outlive this process besides positions, by table and in the source's own words: it is kept in the ledger.
+    fn notes(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
+
+    /// Takes back what [`Source::notes`] gave, before anything else is asked.
+    fn recall(&self, _notes: &BTreeMap<String, String>) {}
 
     /// Reads `tables` whole, each exactly as of the position it reports. Changes nothing; starting again is safe.
     fn snapshot(

@@ -240,7 +240,7 @@ impl Plan {
 
     /// For each column of the log: the lake's column, and whether it belongs to the key.
     fn targets(&self) -> Vec<Option<(usize, bool)>> {
-        self.steps.iter().map(|step| step.target.map(|target| (target, step.key))).collect()
+        self.steps.iter().map(|step| step.cell.as_ref().map(|cell| (cell.index, step.key))).collect()
     }
 
     /// Cuts one row image into its fields. `present` tells which columns it has, `None` that it has all; one that is

@@ -7,8 +7,8 @@ use serde::Deserialize;
 use sqlx::postgres::PgConnection;
 
 use super::connection::query_error;
-use super::types;
-use crate::config::{Contracts, SourceConfig};
+use super::types::{self, ResolvedType};
+use crate::config::{Contract, Contracts, SourceConfig, WithoutKey};
 use crate::schema::{Column, Policy, RowIdentity, TableName, TableSchema};
 use crate::source::Error;
 
@@ -25,8 +25,8 @@ pub struct CatalogTable {
     pub identity: String,
     /// The columns of the key that `identity` names; of the primary key for `f`.
     pub key: Vec<String>,
-    /// The replica identities of a partitioned table's leaves.
-    pub leaf_identities: Vec<String>,
+    /// A partitioned table's leaves.
+    pub leaves: Vec<Leaf>,
     /// The whole row is its identity, and a generated column, which is not published, is part of it: PostgreSQL 18
     /// refuses UPDATE and DELETE then (`CheckCmdReplicaIdentity` in execReplication.c).
     pub generated_identity: bool,
@@ -41,43 +41,79 @@ pub struct CatalogTable {
     /// Row-level security would hide rows from this role.
     pub row_security: bool,
     pub columns: Vec<CatalogColumn>,
+    /// What the publication sends of it; see [`super::publication::Publication::mark`].
+    #[serde(skip)]
+    pub published: Option<Published>,
+}
+
+/// A partition that holds rows itself.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Leaf {
+    pub schema: String,
+    pub table: String,
+    /// `pg_class.relreplident`
+    pub identity: String,
+}
+
+impl Leaf {
+    pub fn name(&self) -> TableName {
+        TableName::new(&self.schema, &self.table)
+    }
+}
+
+/// What a publication sends of a table (P-17).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Published {
+    pub columns: Vec<String>,
+    /// The row filter, as SQL.
+    pub filter: Option<String>,
+    /// Neither updates nor deletes.
+    pub inserts_only: bool,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 pub struct CatalogColumn {
     pub name: String,
-    /// `format_type()` of the declared type.
-    pub source_type: String,
-    /// After looking through domains.
-    pub base_oid: u32,
-    pub base_typmod: i32,
-    /// Generated: not in the log up to PostgreSQL 17 (P-16).
+    #[serde(rename = "type")]
+    pub found: ResolvedType,
+    /// Generated: not in the log up to PostgreSQL 17, later where the publication says so (P-16).
     pub generated: bool,
 }
 
-/// A type as pgoutput's Relation message gives it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct ResolvedType {
-    pub name: String,
-    pub base_oid: u32,
-    pub base_typmod: i32,
-}
-
-/// The base type and modifier of a type (P-14), as `getBaseTypeAndTypmod` in lsyscache.c finds them: with `oid` and
-/// `typmod` as the SQL expressions to start from.
+/// The base type, modifier and dimensions of a type (P-14), as `getBaseTypeAndTypmod` in lsyscache.c finds them, with the
+/// SQL expressions to start from.
 macro_rules! base_type {
-    ($oid:literal, $typmod:literal) => {
+    ($oid:literal, $typmod:literal, $dimensions:literal) => {
         concat!(
-            "(WITH RECURSIVE base(oid, typmod, depth) AS (
+            "(WITH RECURSIVE base(oid, typmod, dimensions, depth) AS (
                 SELECT ",
             $oid,
             "::oid, ",
             $typmod,
+            "::int4, ",
+            $dimensions,
             "::int4, 0
                 UNION ALL
-                SELECT t.typbasetype, t.typtypmod, depth + 1
+                SELECT t.typbasetype, t.typtypmod, greatest(dimensions, t.typndims), depth + 1
                 FROM base JOIN pg_type t ON t.oid = base.oid WHERE t.typtype = 'd')
-            SELECT oid, typmod FROM base ORDER BY depth DESC LIMIT 1)"
+            SELECT oid, typmod, dimensions FROM base ORDER BY depth DESC LIMIT 1)"
+        )
+    };
+}
+
+/// A [`ResolvedType`] as JSON, of `b` (from [`base_type`]) and the SQL expression of its name. int2vector and oidvector are
+/// arrays too, but do not look like them.
+macro_rules! resolved_type {
+    ($name:literal) => {
+        concat!(
+            "json_build_object('name', ",
+            $name,
+            ", 'base_oid', b.oid::int8, 'base_typmod', b.typmod, 'dimensions', b.dimensions,
+                'element', (
+                    SELECT json_build_object('base_oid', eb.oid::int8, 'base_typmod', eb.typmod, 'delimiter', e.typdelim)
+                    FROM pg_type list JOIN pg_type e ON e.oid = list.typelem CROSS JOIN LATERAL ",
+            base_type!("e.oid", "b.typmod", "0"),
+            " eb WHERE list.oid = b.oid AND list.typoutput = 'array_out'::regproc))"
         )
     };
 }
@@ -102,10 +138,12 @@ const TABLES: &str = concat!(
             WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate AND k.place <= i.indnkeyatts
                 AND CASE c.relreplident
                     WHEN 'i' THEN i.indisreplident WHEN 'n' THEN false ELSE i.indisprimary END), '[]'),
-        'leaf_identities', coalesce((
-            SELECT json_agg(DISTINCT leaf.relreplident::text)
+        'leaves', coalesce((
+            SELECT json_agg(json_build_object('schema', ln.nspname, 'table', leaf.relname,
+                'identity', leaf.relreplident::text) ORDER BY leaf.oid)
             FROM pg_partition_tree(c.oid) tree JOIN pg_class leaf ON leaf.oid = tree.relid
-            WHERE c.relkind = 'p' AND tree.isleaf), '[]'),
+            JOIN pg_namespace ln ON ln.oid = leaf.relnamespace
+            WHERE c.relkind = 'p' AND tree.isleaf AND leaf.oid <> c.oid), '[]'),
         'generated_identity',
             c.relreplident = 'f' AND current_setting('server_version_num')::int4 >= 180000 AND EXISTS (
                 SELECT FROM pg_attribute a
@@ -123,11 +161,11 @@ const TABLES: &str = concat!(
         'row_security', row_security_active(c.oid),
         'columns', coalesce((
             SELECT json_agg(json_build_object(
-                'name', a.attname, 'source_type', format_type(a.atttypid, a.atttypmod),
-                'base_oid', b.oid::int8, 'base_typmod', b.typmod,
-                'generated', a.attgenerated <> '') ORDER BY a.attnum)
+                'name', a.attname, 'generated', a.attgenerated <> '', 'type', ",
+    resolved_type!("format_type(a.atttypid, a.atttypmod)"),
+    ") ORDER BY a.attnum)
             FROM pg_attribute a CROSS JOIN LATERAL ",
-    base_type!("a.atttypid", "a.atttypmod"),
+    base_type!("a.atttypid", "a.atttypmod", "a.attndims"),
     " b
             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '[]')
     )::text
@@ -139,9 +177,11 @@ const TABLES: &str = concat!(
 
 const TYPES: &str = concat!(
     "
-    SELECT json_build_object('name', format_type(w.oid, w.typmod), 'base_oid', b.oid::int8, 'base_typmod', b.typmod)::text
+    SELECT ",
+    resolved_type!("format_type(w.oid, w.typmod)"),
+    "::text
     FROM unnest($1::int8[], $2::int4[]) WITH ORDINALITY AS w(oid, typmod, place) CROSS JOIN LATERAL ",
-    base_type!("w.oid", "w.typmod"),
+    base_type!("w.oid", "w.typmod", "0"),
     " b
     ORDER BY w.place"
 );
@@ -175,6 +215,21 @@ pub async fn described(connection: &mut PgConnection, names: &[TableName]) -> Re
     rows.iter().map(|row| parse("the columns of tables", row)).collect()
 }
 
+/// The tables that the one with this oid is a partition of.
+pub async fn ancestors(connection: &mut PgConnection, oid: u32) -> Result<Vec<TableName>, Error> {
+    let rows: Vec<(String, String)> = sqlx::query_as(
+        "SELECT n.nspname::text, c.relname::text
+         FROM pg_class leaf CROSS JOIN LATERAL pg_partition_ancestors(leaf.oid) AS up(oid)
+         JOIN pg_class c ON c.oid = up.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE leaf.oid = $1::int8::oid AND up.oid <> leaf.oid",
+    )
+    .bind(i64::from(oid))
+    .fetch_all(connection)
+    .await
+    .map_err(|error| query_error("reading what a partition belongs to", &error))?;
+    Ok(rows.into_iter().map(|(schema, table)| TableName { schema, table }).collect())
+}
+
 /// What the catalog says about these types and modifiers, in the same order. The name of a dropped type is `???`.
 pub async fn resolved(connection: &mut PgConnection, wanted: &[(u32, i32)]) -> Result<Vec<ResolvedType>, Error> {
     let (oids, typmods): (Vec<i64>, Vec<i32>) = wanted.iter().map(|&(oid, typmod)| (i64::from(oid), typmod)).unzip();
@@ -201,8 +256,8 @@ impl CatalogTable {
     /// Whether the log tells which row an UPDATE or DELETE is about. Without it PostgreSQL refuses both statements as
     /// soon as the table is published (P-21).
     pub fn has_identity(&self) -> bool {
-        let leaves_agree = self.leaf_identities.iter().all(|identity| identity == &self.identity);
-        if self.generated_identity || self.generated_key() {
+        let leaves_agree = self.leaves.iter().all(|leaf| leaf.identity == self.identity);
+        if self.unsent_key() || self.unsent_identity() {
             return false;
         }
         match self.identity.as_str() {
@@ -214,9 +269,37 @@ impl CatalogTable {
         }
     }
 
-    /// A column of the key is generated, so that the log does not hold the key.
-    pub fn generated_key(&self) -> bool {
-        self.columns.iter().any(|column| column.generated && self.key.contains(&column.name))
+    /// Whether the log holds the column: all but generated ones, unless the publication says otherwise.
+    fn sends(&self, column: &CatalogColumn) -> bool {
+        match &self.published {
+            Some(published) => published.columns.contains(&column.name),
+            None => !column.generated,
+        }
+    }
+
+    /// The log does not hold the whole key: a column of it is generated, or not in the publication's column list.
+    pub fn unsent_key(&self) -> bool {
+        self.columns.iter().any(|column| self.key.contains(&column.name) && !self.sends(column))
+    }
+
+    /// The whole row is the identity, and the log does not hold the whole row.
+    pub fn unsent_identity(&self) -> bool {
+        self.identity == "f"
+            && self.columns.iter().any(|column| (!column.generated || self.generated_identity) && !self.sends(column))
+    }
+
+    /// Rows are only ever added, says the contract, and the publication sends nothing else, so that the application's
+    /// UPDATE and DELETE need no identity (P-21).
+    fn append_only(&self, contract: &Contract) -> bool {
+        contract.key.is_empty()
+            && contract.without_key == WithoutKey::Append
+            && self.published.as_ref().is_some_and(|published| published.inserts_only)
+    }
+
+    /// Whether it may be published and followed.
+    pub fn capturable(&self, source: &str, contracts: &Contracts) -> bool {
+        self.has_identity()
+            || contracts.get(source, &self.name().to_string()).is_some_and(|contract| self.append_only(contract))
     }
 
     /// As the lake will hold it, the contract applied. The error says in words what does not fit.
@@ -224,11 +307,11 @@ impl CatalogTable {
         let columns: Vec<Column> = self
             .columns
             .iter()
-            .filter(|column| !column.generated)
+            .filter(|column| self.sends(column))
             .map(|column| Column {
                 name: column.name.clone(),
-                source_type: column.source_type.clone(),
-                lake_type: types::mapping(column.base_oid, column.base_typmod).lake_type,
+                source_type: column.found.name.clone(),
+                lake_type: types::natural(&column.found).lake_type,
                 nullable: true,
                 policy: Policy::default(),
             })
@@ -236,25 +319,25 @@ impl CatalogTable {
         let identified = self.has_identity();
         let key = if identified { self.key.as_slice() } else { &[] };
         let key = key.iter().filter_map(|name| columns.iter().position(|column| &column.name == name)).collect();
-        let schema =
-            TableSchema { name: self.name(), columns, key, partition_by: Vec::new(), identity: RowIdentity::default() };
+        let name = self.name();
+        let schema = TableSchema { name, columns, key, partition_by: Vec::new(), identity: RowIdentity::default() };
         let mut contract = contracts.get(source, &schema.name.to_string()).cloned().unwrap_or_default();
         if !identified {
             // The contract can't make up for what the log does not tell.
             contract.key.clear();
         }
         let mut schema = schema.with_contract(&contract)?;
-        if schema.key.is_empty() {
-            // Not followed without a key.
-            schema.identity = RowIdentity::Key;
+        for column in &mut schema.columns {
+            if let Some(found) = self.columns.iter().find(|found| found.name == column.name) {
+                types::settle(column, &found.found, contract.types.get(&column.name))
+                    .map_err(|finding| format!("contract of {}: {finding}", schema.name))?;
+            }
         }
         Ok(schema)
     }
 
     /// Columns whose type has no lake form of its own.
     pub fn as_text(&self) -> impl Iterator<Item = &CatalogColumn> {
-        self.columns
-            .iter()
-            .filter(|column| !column.generated && types::mapping(column.base_oid, column.base_typmod).as_text)
+        self.columns.iter().filter(|column| self.sends(column) && types::natural(&column.found).as_text)
     }
 }

@@ -103,7 +103,8 @@ pub async fn connect_replication(config: &SourceConfig, from: u64) -> Result<Rep
     .with_status_interval(STATUS_INTERVAL)
     // Silence is the server's turn to break, with a keepalive that proves that it is there.
     .with_wakeup_interval(WAL_SENDER_TIMEOUT * 10)
-    .with_buffer_size(4096);
+    // Messages, and each may be a wide row: what is not taken yet waits at the server.
+    .with_buffer_size(512);
     let connecting = async {
         let mut client = ReplicationClient::connect_gated(settings).await?;
         // The session is only known to stand when it answers.

@@ -3,8 +3,9 @@
 //! The way of a change: [`wal`] (transport) → [`pgoutput`] (messages) → [`plan`] (which column goes where) → [`text`]
 //! (values into Arrow builders) → the shared collector. The first load takes the same last two steps behind [`copy`].
 //! Around them: [`catalog`] and [`types`] (what tables look like), [`publication`] and [`slot`] (what the server sends
-//! and keeps), [`preflight`] (what is missing).
+//! and keeps), [`preflight`] (what is missing), [`watch`] (what happens to tables without a trace in the log).
 
+mod array;
 mod catalog;
 mod connection;
 mod copy;
@@ -18,10 +19,13 @@ mod stream;
 mod text;
 mod types;
 mod wal;
+mod watch;
+
+use std::collections::BTreeMap;
 
 use pgwire_replication::ReplicationClient;
 use tokio::sync::mpsc;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::{Error, Event, Identity, Position, Problem, SnapshotEvent, Source, StreamRequest};
 use crate::config::{Contracts, DatabaseKind, SourceConfig};
@@ -32,6 +36,8 @@ use crate::schema::{TableName, TableSchema};
 pub struct PostgresSource {
     config: SourceConfig,
     contracts: Contracts,
+    /// What tables were like; see [`watch`].
+    notes: watch::Notes,
 }
 
 impl PostgresSource {
@@ -43,7 +49,7 @@ impl PostgresSource {
                 remedy: "write it as postgres://user@host:5432/database".into(),
             });
         }
-        Ok(Self { config, contracts })
+        Ok(Self { config, contracts, notes: watch::Notes::default() })
     }
 }
 
@@ -72,9 +78,19 @@ impl Source for PostgresSource {
     async fn discover(&self) -> Result<Vec<TableSchema>, Error> {
         let mut connection = connection::connect(&self.config).await?;
         let mut schemas = Vec::new();
-        for table in catalog::selected(&mut connection, &self.config).await? {
+        let mut tables = catalog::selected(&mut connection, &self.config).await?;
+        if let Some(publication) = publication::find(&mut connection, &self.config.publication).await? {
+            publication.mark(&mut tables);
+        }
+        for table in tables {
             if table.persistence != "p" {
                 warn!(source = self.config.name, table = %table.name(), "left out: unlogged, so its changes are not in the log");
+                continue;
+            }
+            if !table.capturable(&self.config.name, &self.contracts) {
+                error!(source = self.config.name, table = %table.name(),
+                    "not captured: the log would not tell which row a change is about, and publishing it would make the \
+                     application's UPDATE and DELETE fail; {}", publication::identity_remedy(&table));
                 continue;
             }
             for column in table.as_text() {
@@ -83,7 +99,7 @@ impl Source for PostgresSource {
                     table = %table.name(),
                     column = column.name,
                     "type {} is held as text",
-                    column.source_type
+                    column.found.name
                 );
             }
             let schema = table.schema(&self.config.name, &self.contracts).map_err(|finding| Error::Setting {
@@ -104,10 +120,14 @@ impl Source for PostgresSource {
     async fn unpublished(&self, tables: &[TableName]) -> Result<Vec<TableName>, Error> {
         let mut connection = connection::connect(&self.config).await?;
         // That the publication is gone is told by `prepare`.
-        let publication = publication::find(&mut connection, &self.config.publication).await?;
-        Ok(publication.map_or_else(Vec::new, |publication| {
-            tables.iter().filter(|name| !publication.publishes(name)).cloned().collect()
-        }))
+        let Some(publication) = publication::find(&mut connection, &self.config.publication).await? else {
+            return Ok(Vec::new());
+        };
+        let mut described = catalog::described(&mut connection, tables).await?;
+        publication.mark(&mut described);
+        let published: Vec<TableName> =
+            described.iter().filter(|table| table.published.is_some()).map(|table| table.name()).collect();
+        Ok(tables.iter().filter(|name| !published.contains(name)).cloned().collect())
     }
 
     async fn prepare(&self, tables: &[TableName], durable: Option<&Position>) -> Result<Position, Error> {
@@ -126,7 +146,7 @@ impl Source for PostgresSource {
         if let Some(durable) = durable {
             slot::check(&mut connection, &self.config, durable).await?;
         }
-        let described = catalog::described(&mut connection, tables).await?;
+        let mut described = catalog::described(&mut connection, tables).await?;
         if let Some(missing) = tables.iter().find(|name| !described.iter().any(|table| &&table.name() == name)) {
             return Err(Error::Table {
                 table: missing.to_string(),
@@ -136,8 +156,21 @@ impl Source for PostgresSource {
             });
         }
         // The publication first: a slot that begins before its publication can't be decoded.
-        publication::ensure(&mut connection, &self.config, &described, durable).await?;
+        publication::ensure(&mut connection, &self.config, &self.contracts, &mut described, durable).await?;
         slot::ensure(&mut connection, &self.config, durable).await.map(Position::Lsn)
+    }
+
+    async fn observe(&self, tables: &[TableName]) -> Result<(), Error> {
+        let mut connection = connection::connect(&self.config).await?;
+        watch::observe(&mut connection, &self.config, &self.notes, tables).await
+    }
+
+    fn notes(&self) -> BTreeMap<String, String> {
+        self.notes.written()
+    }
+
+    fn recall(&self, notes: &BTreeMap<String, String>) {
+        self.notes.read(notes);
     }
 
     async fn snapshot(&self, tables: &[TableName], out: mpsc::Sender<SnapshotEvent>) -> Result<(), Error> {
@@ -145,7 +178,7 @@ impl Source for PostgresSource {
     }
 
     async fn stream(&self, request: StreamRequest, out: mpsc::Sender<Event>) -> Result<(), Error> {
-        stream::follow(&self.config, &self.contracts, request, out).await
+        stream::follow(&self.config, &self.contracts, &self.notes, request, out).await
     }
 }
 

@@ -6,13 +6,10 @@
 
 use std::sync::Arc;
 
-use tracing::warn;
-
-use super::catalog::ResolvedType;
 use super::pgoutput::{OldKind, Relation, Tuple, Value};
 use super::text::{self, Decode, Outcome};
-use super::types;
-use crate::schema::{Op, TableSchema};
+use super::types::{self, ResolvedType};
+use crate::schema::{Op, Policy, RowBuilder, RowIdentity, TableSchema};
 use crate::source::{Error, RowSink};
 
 /// See the module text.
@@ -29,9 +26,11 @@ struct Planned {
     index: usize,
     decode: Decode,
     key: bool,
-    /// A value of this column was told to be NULL in the lake.
-    warned: bool,
 }
+
+/// A larger value would have to be held several times over in memory on its way, and PostgreSQL's own limit of 1 GB is
+/// near (P-18).
+const VALUE_BYTES_MAX: usize = 512 << 20;
 
 /// A row that can't be taken over.
 #[derive(Debug)]
@@ -61,22 +60,27 @@ impl Plan {
                 continue;
             };
             let known = &schema.columns[index];
-            let mapping = types::mapping(found.base_oid, found.base_typmod);
-            if found.name != known.source_type || mapping.lake_type != known.lake_type {
+            let decode = types::decode_for(found, known.lake_type).filter(|_| found.name == known.source_type);
+            let Some(decode) = decode else {
                 differences.push(format!(
                     "column `{}` changed its type from {} to {}",
                     column.name, known.source_type, found.name
                 ));
-            }
-            columns.push(Some(Planned { index, decode: mapping.decode, key: schema.is_key(index), warned: false }));
+                columns.push(None);
+                continue;
+            };
+            columns.push(Some(Planned { index, decode, key: schema.is_key(index) }));
         }
         for known in &schema.columns {
             if !relation.columns.iter().any(|column| column.name == known.name) {
                 differences.push(format!("column `{}` was dropped or renamed", known.name));
             }
         }
-        // FULL flags every column; the table's key is then its primary key or the contract's.
-        if relation.replica_identity != b'f' {
+        if schema.identity == RowIdentity::WholeRow && relation.replica_identity != b'f' {
+            differences.push("the replica identity is not FULL any more, and the table has no key".into());
+        }
+        // FULL flags every column; the table's key is then its primary key or the contract's, or there is none.
+        if relation.replica_identity != b'f' && schema.identity == RowIdentity::Key {
             let mut flagged: Vec<&str> =
                 relation.columns.iter().filter(|column| column.key).map(|column| column.name).collect();
             let mut key: Vec<&str> = schema.key.iter().map(|&index| schema.columns[index].name.as_str()).collect();
@@ -98,29 +102,45 @@ impl Plan {
         let columns = decodes
             .into_iter()
             .enumerate()
-            .map(|(index, decode)| Some(Planned { index, decode, key: schema.is_key(index), warned: false }))
+            .map(|(index, decode)| Some(Planned { index, decode, key: schema.is_key(index) }))
             .collect();
         Self { schema: schema.clone(), columns }
+    }
+
+    /// Without a key an old image has to be the whole row, and a table of which the contract says that rows are only
+    /// ever added has none.
+    fn check_old_image(&self, kind: Option<OldKind>) -> Result<(), RowError> {
+        match (self.schema.identity, kind) {
+            (RowIdentity::AppendOnly, _) => Err(RowError::Value(
+                "a row was changed or deleted, and its contract says that rows are only ever added".into(),
+            )),
+            (RowIdentity::WholeRow, None | Some(OldKind::Key)) => {
+                Err(RowError::Value("the log does not hold the whole old row, and the table has no key".into()))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub fn schema(&self) -> &Arc<TableSchema> {
         &self.schema
     }
 
-    pub fn insert(&mut self, sink: &mut RowSink, new: &Tuple<'_>) -> Result<(), RowError> {
+    pub fn insert(&self, sink: &mut RowSink, new: &Tuple<'_>) -> Result<(), RowError> {
         self.row(sink, Op::Insert, new, None)
     }
 
     /// Gives the number of rows appended.
     pub fn update(
-        &mut self,
+        &self,
         sink: &mut RowSink,
         old: Option<(OldKind, Tuple<'_>)>,
         new: &Tuple<'_>,
     ) -> Result<usize, RowError> {
         let old = old.as_ref().map(|(kind, tuple)| (*kind, tuple));
+        self.check_old_image(old.map(|(kind, _)| kind))?;
+        let whole = self.schema.identity == RowIdentity::WholeRow;
         match old {
-            Some((_, tuple)) if self.key_differs(tuple, new) => {
+            Some((_, tuple)) if whole || self.key_differs(tuple, new) => {
                 self.row(sink, Op::UpdateOldKey, tuple, None)?;
                 self.row(sink, Op::UpdateNewKey, new, old)?;
                 Ok(2)
@@ -132,7 +152,8 @@ impl Plan {
         }
     }
 
-    pub fn delete(&mut self, sink: &mut RowSink, old: &Tuple<'_>) -> Result<(), RowError> {
+    pub fn delete(&self, sink: &mut RowSink, (kind, old): (OldKind, &Tuple<'_>)) -> Result<(), RowError> {
+        self.check_old_image(Some(kind))?;
         self.row(sink, Op::Delete, old, None)
     }
 
@@ -144,13 +165,15 @@ impl Plan {
     }
 
     fn row(
-        &mut self,
+        &self,
         sink: &mut RowSink,
         op: Op,
         image: &Tuple<'_>,
         old: Option<(OldKind, &Tuple<'_>)>,
     ) -> Result<(), RowError> {
         self.check_length(image.len())?;
+        // What is gone needs no policy: it was counted, or refused, when it came.
+        let gone = matches!(op, Op::Delete | Op::UpdateOldKey);
         let row = sink.builder.rows() as u32;
         let unchanged_before = sink.unchanged.len();
         let mut old_values = old.map(|(kind, tuple)| (kind, tuple.values()));
@@ -167,8 +190,8 @@ impl Plan {
                 }
             }
             match value {
-                Value::Text(text) => self.append(sink, position, Some(text))?,
-                Value::Null => self.append(sink, position, None)?,
+                Value::Text(text) => self.append(&mut sink.builder, position, Some(text), gone)?,
+                Value::Null => self.append(&mut sink.builder, position, None, gone)?,
                 Value::Unchanged if key => {
                     return Err(RowError::Value(format!(
                         "the log leaves out the value of key column `{}`",
@@ -195,46 +218,50 @@ impl Plan {
         }
     }
 
-    /// Appends one value to its column, so that it holds one more than before.
-    pub fn append(&mut self, sink: &mut RowSink, position: usize, text: Option<&[u8]>) -> Result<(), RowError> {
-        self.append_to(&mut sink.builder.columns, position, text)
-    }
-
-    /// As [`Plan::append`], for builders outside a sink.
-    pub fn append_to(
-        &mut self,
-        builders: &mut [crate::schema::ColumnBuilder],
+    /// Appends one value to its column, so that it holds one more than before. `gone`: the row is an old image.
+    pub fn append(
+        &self,
+        rows: &mut RowBuilder,
         position: usize,
         text: Option<&[u8]>,
+        gone: bool,
     ) -> Result<(), RowError> {
-        let Some(Some(planned)) = self.columns.get_mut(position) else { return Ok(()) };
+        let Some(Some(planned)) = self.columns.get(position) else { return Ok(()) };
         let column = &self.schema.columns[planned.index];
-        let builder = &mut builders[planned.index];
         let Some(text) = text else {
             if planned.key {
                 return Err(RowError::Value(format!("key column `{}` is NULL", column.name)));
             }
-            builder.append_null();
+            rows.columns[planned.index].append_null();
             return Ok(());
         };
-        match text::append(planned.decode, text, builder) {
+        if text.len() > VALUE_BYTES_MAX {
+            return Err(RowError::Value(format!(
+                "a value of column `{}` has {} bytes, more than the {VALUE_BYTES_MAX} that can be taken over",
+                column.name,
+                text.len()
+            )));
+        }
+        match text::append(&planned.decode, text, &mut rows.columns[planned.index]) {
             Ok(Outcome::Exact) => Ok(()),
-            Ok(Outcome::OutOfRange) if planned.key => Err(RowError::Value(format!(
-                "value `{}` of key column `{}` has no form in the lake's type {}",
+            Ok(Outcome::Unfaithful(reason)) if planned.key => Err(RowError::Value(format!(
+                "value `{}` of key column `{}` ({}) has no form in the lake's type {}: {reason}",
                 shortened(text),
                 column.name,
+                column.source_type,
                 column.lake_type
             ))),
-            Ok(Outcome::OutOfRange) => {
-                if !std::mem::replace(&mut planned.warned, true) {
-                    warn!(
-                        table = %self.schema.name,
-                        column = column.name,
-                        value = shortened(text),
-                        "a value has no form in the lake's type {} and is NULL there; told once per column",
-                        column.lake_type
-                    );
-                }
+            Ok(Outcome::Unfaithful(_)) if gone => Ok(()),
+            Ok(Outcome::Unfaithful(reason)) if column.policy == Policy::Fail => Err(RowError::Value(format!(
+                "value `{}` of column `{}` ({}) has no form in the lake's type {}: {reason}; the contract's policy for it \
+                 is \"fail\"",
+                shortened(text),
+                column.name,
+                column.source_type,
+                column.lake_type
+            ))),
+            Ok(Outcome::Unfaithful(reason)) => {
+                rows.note(planned.index, reason);
                 Ok(())
             }
             Err(_) => Err(RowError::Value(format!(

@@ -70,16 +70,19 @@ pub async fn examine(config: &SourceConfig, contracts: &Contracts) -> Result<Vec
         return Ok(problems);
     }
     let lost = examine_slot(&mut connection, config, &server, &mut problems).await?;
-    let tables = catalog::selected(&mut connection, config).await?;
+    let mut tables = catalog::selected(&mut connection, config).await?;
+    let found = publication::find(&mut connection, &config.publication).await?;
+    if let Some(found) = &found {
+        found.mark(&mut tables);
+    }
     examine_selection(config, &tables, &mut problems);
     for table in &tables {
         examine_table(config, contracts, table, &mut problems);
     }
     examine_select(config, &tables, &mut problems);
     let capturable: Vec<&CatalogTable> =
-        tables.iter().filter(|table| table.has_identity() && table.persistence == "p").collect();
-    let found = publication::find(&mut connection, &config.publication).await?;
-    problems.extend(publication::problems(config, found.as_ref(), &capturable, server.may_create));
+        tables.iter().filter(|table| table.capturable(&config.name, contracts) && table.persistence == "p").collect();
+    problems.extend(publication::problems(config, contracts, found.as_ref(), &capturable, server.may_create));
     let settled = problems.iter().all(|problem| matches!(problem.kind, ProblemKind::Warning | ProblemKind::Table));
     if settled {
         if let Some(lost) = lost {
@@ -258,11 +261,17 @@ fn examine_table(config: &SourceConfig, contracts: &Contracts, table: &CatalogTa
         );
         return;
     }
-    if !table.has_identity() {
+    if !table.capturable(&config.name, contracts) {
         let finding = match table.identity.as_str() {
-            _ if table.generated_key() => "has a generated column in its key, which is not in the log",
-            _ if table.generated_identity => {
-                "has REPLICA IDENTITY FULL and a generated column, which PostgreSQL 18 does not publish"
+            _ if table.unsent_key() && table.published.is_some() => {
+                "has a column in its key that is not in the publication's column list"
+            }
+            _ if table.unsent_key() => "has a generated column in its key, which is not in the log",
+            _ if table.generated_identity && table.unsent_identity() => {
+                "has REPLICA IDENTITY FULL and a generated column, which PostgreSQL 18 does not publish by itself"
+            }
+            _ if table.unsent_identity() => {
+                "has REPLICA IDENTITY FULL, and the publication's column list is not the whole row"
             }
             "n" => "has REPLICA IDENTITY NOTHING",
             "i" if table.kind == "r" => "has REPLICA IDENTITY USING INDEX, but the index is gone or not valid",
@@ -280,11 +289,6 @@ fn examine_table(config: &SourceConfig, contracts: &Contracts, table: &CatalogTa
         Ok(schema) if schema.columns.is_empty() => {
             problem(ProblemKind::Table, "has no columns".into(), "leave it out of `tables`".into());
         }
-        Ok(schema) if schema.key.is_empty() && table.has_identity() => problem(
-            ProblemKind::Table,
-            "has REPLICA IDENTITY FULL and no primary key".into(),
-            "state in its contract which columns identify a row: key = [\"...\"]".into(),
-        ),
         Ok(schema) => {
             let mut folded: BTreeMap<String, &str> = BTreeMap::new();
             for column in &schema.columns {

@@ -1,8 +1,9 @@
 //! The publication: which tables' changes the server sends.
 //!
 //! lakeward's own one (`lakeward_<source>`, owned by its role) holds exactly the captured tables; one that the
-//! configuration names is checked and never changed. A table without replica identity is never added: the application's
-//! own UPDATE and DELETE would fail from that moment on (P-21).
+//! configuration names is checked and never changed: its column lists and row filters say what of a table is captured
+//! (P-17). A table without replica identity is never added: the application's own UPDATE and DELETE would fail from that
+//! moment on (P-21).
 
 use std::collections::BTreeSet;
 
@@ -11,9 +12,9 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
 use tracing::info;
 
-use super::catalog::{CatalogTable, parse};
+use super::catalog::{CatalogTable, Published, parse};
 use super::connection::{query_error, quote_identifier};
-use crate::config::SourceConfig;
+use crate::config::{Contracts, SourceConfig, WithoutKey};
 use crate::schema::TableName;
 use crate::source::{Error, Position, Problem, ProblemKind};
 
@@ -22,21 +23,32 @@ use crate::source::{Error, Position, Problem, ProblemKind};
 pub struct Publication {
     all_tables: bool,
     schemas: i64,
-    operations: bool,
-    via_root: bool,
+    inserts: bool,
+    updates: bool,
+    deletes: bool,
+    truncates: bool,
+    pub via_root: bool,
+    /// Since 18 it may send generated columns; before, the catalog lists them though they are never sent (P-16).
+    may_send_generated: bool,
     owned: bool,
     /// Tables named by themselves.
     members: Vec<Member>,
     /// What it publishes after all, under the names that the log uses.
-    published: Vec<Member>,
+    published: Vec<PublishedTable>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 struct Member {
     schema: String,
     table: String,
-    /// A row filter or a column list.
-    filtered: bool,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct PublishedTable {
+    schema: String,
+    table: String,
+    columns: Vec<String>,
+    filter: Option<String>,
 }
 
 impl Member {
@@ -49,17 +61,17 @@ const PUBLICATION: &str = "
     SELECT json_build_object(
         'all_tables', p.puballtables,
         'schemas', (SELECT count(*) FROM pg_publication_namespace s WHERE s.pnpubid = p.oid),
-        'operations', p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate,
+        'inserts', p.pubinsert, 'updates', p.pubupdate, 'deletes', p.pubdelete, 'truncates', p.pubtruncate,
         'via_root', p.pubviaroot,
+        'may_send_generated', current_setting('server_version_num')::int4 >= 180000,
         'owned', pg_has_role(p.pubowner, 'USAGE'),
         'members', coalesce((
-            SELECT json_agg(json_build_object('schema', n.nspname, 'table', c.relname,
-                'filtered', r.prqual IS NOT NULL OR r.prattrs IS NOT NULL))
+            SELECT json_agg(json_build_object('schema', n.nspname, 'table', c.relname))
             FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
             WHERE r.prpubid = p.oid), '[]'),
         'published', coalesce((
             SELECT json_agg(json_build_object('schema', t.schemaname, 'table', t.tablename,
-                'filtered', t.rowfilter IS NOT NULL))
+                'columns', coalesce(t.attnames, '{}'), 'filter', t.rowfilter))
             FROM pg_publication_tables t WHERE t.pubname = p.pubname), '[]')
     )::text
     FROM pg_publication p WHERE p.pubname = $1";
@@ -93,9 +105,39 @@ fn create_statement(config: &SourceConfig, tables: &[&CatalogTable]) -> String {
 }
 
 impl Publication {
-    /// Whether the log holds the table's changes now.
-    pub fn publishes(&self, name: &TableName) -> bool {
-        self.published.iter().any(|table| &table.name() == name)
+    /// Notes on each table what the log holds of it.
+    pub fn mark(&self, tables: &mut [CatalogTable]) {
+        for table in tables {
+            table.published = self.publishing(table);
+        }
+    }
+
+    /// What the log holds of the table now. A partitioned table whose partitions are published under their own names is
+    /// one that has all of them published alike.
+    fn publishing(&self, table: &CatalogTable) -> Option<Published> {
+        let named = |name: &TableName| {
+            let found = self.published.iter().find(|found| found.schema == name.schema && found.table == name.table)?;
+            let inserts_only = !self.updates && !self.deletes;
+            Some(Published { columns: found.columns.clone(), filter: found.filter.clone(), inserts_only })
+        };
+        let sent = |mut published: Published| {
+            let generated = |name: &String| table.columns.iter().any(|column| column.generated && &column.name == name);
+            published.columns.retain(|name| self.may_send_generated || !generated(name));
+            published
+        };
+        if let Some(published) = named(&table.name()) {
+            return Some(sent(published));
+        }
+        let mut leaves = table.leaves.iter().map(|leaf| {
+            let mut published = named(&leaf.name())?;
+            // The order of a partition's columns may be another than its root's.
+            published.columns.sort_unstable();
+            Some(published)
+        });
+        let first = leaves.next()??;
+        // A filter of one partition would have to be applied to this partition alone.
+        let alike = first.filter.is_none() && leaves.all(|published| published.as_ref() == Some(&first));
+        alike.then(|| sent(first))
     }
 
     /// Lakeward may bring the members in line.
@@ -127,6 +169,7 @@ impl Publication {
 /// What keeps the publication from publishing `tables` whole.
 pub fn problems(
     config: &SourceConfig,
+    contracts: &Contracts,
     publication: Option<&Publication>,
     tables: &[&CatalogTable],
     may_create: bool,
@@ -166,31 +209,22 @@ pub fn problems(
     let mut setting = |finding: String, remedy: String| {
         problems.push(Problem::new(ProblemKind::Setting, subject.clone(), finding, remedy));
     };
-    if !publication.operations {
+    // A table whose rows are only ever added needs no more than the rest of `if` says.
+    let changed = tables.iter().filter(|table| table.has_identity()).find(|table| {
+        let contract = contracts.get(&config.name, &table.name().to_string());
+        contract.is_none_or(|contract| contract.without_key != WithoutKey::Append || !table.key.is_empty())
+    });
+    if !publication.inserts {
         setting(
-            "does not publish all of insert, update, delete and truncate".into(),
+            "does not publish inserts".into(),
             format!("ALTER PUBLICATION {name} SET (publish = 'insert, update, delete, truncate')"),
         );
-    }
-    if !publication.via_root && tables.iter().any(|table| table.kind == "p") {
+    } else if let Some(table) = changed
+        && !(publication.updates && publication.deletes && publication.truncates)
+    {
         setting(
-            "publishes partitions under their own names".into(),
-            format!("ALTER PUBLICATION {name} SET (publish_via_partition_root = true)"),
-        );
-    }
-    let filtered: BTreeSet<TableName> = publication
-        .members
-        .iter()
-        .chain(&publication.published)
-        .filter(|member| member.filtered)
-        .map(Member::name)
-        .collect();
-    let wanted: BTreeSet<TableName> = tables.iter().map(|table| table.name()).collect();
-    for table in filtered.intersection(&wanted) {
-        let quoted = format!("{}.{}", quote_identifier(&table.schema), quote_identifier(&table.table));
-        setting(
-            format!("publishes a part of table {table} only: it has a row filter or a column list"),
-            format!("ALTER PUBLICATION {name} DROP TABLE {quoted}; ALTER PUBLICATION {name} ADD TABLE {quoted}"),
+            format!("does not publish all of insert, update, delete and truncate, which table {} needs", table.name()),
+            format!("ALTER PUBLICATION {name} SET (publish = 'insert, update, delete, truncate')"),
         );
     }
     if publication.alterable(config) {
@@ -211,12 +245,16 @@ pub fn problems(
             ));
         }
     } else {
-        let published: BTreeSet<TableName> = publication.published.iter().map(Member::name).collect();
-        let missing: Vec<&&CatalogTable> = tables.iter().filter(|table| !published.contains(&table.name())).collect();
+        let missing: Vec<&&CatalogTable> = tables.iter().filter(|table| table.published.is_none()).collect();
         if !missing.is_empty() {
             let clauses: Vec<String> = missing.iter().map(|table| member_clause(table)).collect();
             setting(
-                format!("does not publish {} of the selected tables", missing.len()),
+                format!(
+                    "does not publish {} of the selected tables, for example {} (of a partitioned table: all its \
+                     partitions, alike and without row filters, or the table itself)",
+                    missing.len(),
+                    missing[0].name()
+                ),
                 format!(
                     "as its owner run: ALTER PUBLICATION {name} ADD TABLE {}; or leave the tables out of `tables`",
                     clauses.join(", ")
@@ -231,10 +269,15 @@ pub fn problems(
 pub async fn ensure(
     connection: &mut PgConnection,
     config: &SourceConfig,
-    tables: &[CatalogTable],
+    contracts: &Contracts,
+    tables: &mut [CatalogTable],
     durable: Option<u64>,
 ) -> Result<(), Error> {
-    if let Some(table) = tables.iter().find(|table| !table.has_identity()) {
+    let publication = find(connection, &config.publication).await?;
+    if let Some(publication) = &publication {
+        publication.mark(tables);
+    }
+    if let Some(table) = tables.iter().find(|table| !table.capturable(&config.name, contracts)) {
         return Err(Error::Table {
             table: table.name().to_string(),
             finding: "it has no usable replica identity; publishing it would make the application's UPDATE and DELETE \
@@ -245,7 +288,6 @@ pub async fn ensure(
         });
     }
     let wanted: Vec<&CatalogTable> = tables.iter().collect();
-    let publication = find(connection, &config.publication).await?;
     if let (None, Some(durable)) = (&publication, durable) {
         // Changes made while it was missing were not decoded, and a new one does not bring them back.
         return Err(Error::PositionLost {
@@ -257,7 +299,7 @@ pub async fn ensure(
         });
     }
     let may_create = may_create(connection).await?;
-    if let Some(problem) = problems(config, publication.as_ref(), &wanted, may_create).into_iter().next() {
+    if let Some(problem) = problems(config, contracts, publication.as_ref(), &wanted, may_create).into_iter().next() {
         return Err(as_error(problem));
     }
     let statements = match &publication {
@@ -302,9 +344,16 @@ pub fn identity_remedy(table: &CatalogTable) -> String {
     if table.kind == "p" {
         return format!("give {quoted} a primary key and leave it and its partitions at REPLICA IDENTITY DEFAULT");
     }
+    if table.published.is_some() && (table.unsent_key() || table.unsent_identity()) {
+        return format!(
+            "add the columns of its replica identity to the publication's column list, or take {quoted} out of it"
+        );
+    }
     format!(
         "add a primary key; or run: ALTER TABLE {quoted} REPLICA IDENTITY USING INDEX <a unique index over NOT NULL \
-         columns>; or: ALTER TABLE {quoted} REPLICA IDENTITY FULL, with `key` in the table's contract"
+         columns>; or: ALTER TABLE {quoted} REPLICA IDENTITY FULL, with `key` in the table's contract if some columns do \
+         identify a row; or, where rows are only ever added, say `without_key = \"append\"` in the contract and give the \
+         source a `publication` of its own made WITH (publish = 'insert')"
     )
 }
 

@@ -22,6 +22,9 @@ pub struct Slot {
     pub database: Option<String>,
     pub temporary: bool,
     pub active_pid: Option<i32>,
+    /// Transactions would come when they are prepared, before anybody knows whether they are committed.
+    #[serde(default)]
+    two_phase: bool,
     confirmed_flush_lsn: Option<String>,
     pub wal_status: Option<String>,
     /// Since 16.
@@ -57,6 +60,9 @@ impl Slot {
                 self.slot_type,
                 self.plugin.as_deref().unwrap_or("-")
             ));
+        }
+        if self.two_phase {
+            return Some("was made for two-phase decoding, which sends transactions before their commit".into());
         }
         if self.temporary {
             return Some("is a temporary slot of another session".into());
@@ -183,7 +189,7 @@ pub async fn patiently<T>(slot: &str, creating: impl Future<Output = T>) -> T {
             _ = ticks.tick() => warn!(
                 slot,
                 "still creating the replication slot: the server waits for every transaction that was open when it \
-                 began; see the oldest in pg_stat_activity (xact_start)"
+                 began; see the oldest in pg_stat_activity (xact_start) and pg_prepared_xacts"
             ),
         }
     }

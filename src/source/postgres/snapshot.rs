@@ -22,8 +22,8 @@ use super::connection::{
 };
 use super::copy::{self, Lines, for_each_value};
 use super::plan::{Plan, RowError};
-use super::slot;
 use super::types;
+use super::{publication, slot};
 use crate::config::{Contracts, SourceConfig};
 use crate::schema::{RowBuilder, TableName, TableSchema};
 use crate::source::{Error, Position, SnapshotEvent};
@@ -42,7 +42,11 @@ pub async fn read(
         return Ok(());
     }
     let (mut connection, consistent_point) = open(config).await?;
-    let described = catalog::described(&mut connection, tables).await?;
+    let mut described = catalog::described(&mut connection, tables).await?;
+    // As of the snapshot, so that the first load holds what the log goes on from.
+    if let Some(publication) = publication::find(&mut connection, &config.publication).await? {
+        publication.mark(&mut described);
+    }
     for name in tables {
         let Some(table) = described.iter().find(|table| &table.name() == name) else {
             return Err(table_error(name, consistent_point, "it does not exist any more", "leave it out of `tables`"));
@@ -113,10 +117,13 @@ async fn read_table(
         finding,
         remedy: "mend the table's contract".into(),
     })?);
-    let columns: Vec<_> =
-        schema.columns.iter().filter_map(|wanted| table.columns.iter().find(|c| c.name == wanted.name)).collect();
-    let decodes = columns.iter().map(|column| types::mapping(column.base_oid, column.base_typmod).decode);
-    let mut plan = Plan::for_snapshot(&schema, decodes);
+    let mut decodes = Vec::with_capacity(schema.columns.len());
+    for wanted in &schema.columns {
+        let found = table.columns.iter().find(|column| column.name == wanted.name);
+        // `schema` took its types from these columns.
+        decodes.extend(found.and_then(|column| types::decode_for(&column.found, wanted.lake_type)));
+    }
+    let plan = Plan::for_snapshot(&schema, decodes);
     let send = async |event| out.send(event).await.map_err(|_| Error::ReceiverGone);
     send(SnapshotEvent::Table {
         schema: schema.clone(),
@@ -154,7 +161,7 @@ async fn read_table(
         lines.push(piece);
         while let Some(line) = lines.next_line() {
             let count =
-                for_each_value(&line, &mut unescaped, |place, value| plan.append_to(&mut rows.columns, place, value))
+                for_each_value(&line, &mut unescaped, |place, value| plan.append(&mut rows, place, value, false))
                     .map_err(unreadable)?;
             plan.check_length(count).map_err(unreadable)?;
             rows.end_row()?;
@@ -182,8 +189,11 @@ impl From<copy::Unreadable> for RowError {
 fn copy_statement(table: &CatalogTable, schema: &TableSchema) -> String {
     let columns: Vec<String> = schema.columns.iter().map(|column| quote_identifier(&column.name)).collect();
     let only = if table.kind == "p" { "" } else { "ONLY " };
+    // What the publication filters out of the log is not in the first load either (P-17).
+    let filter = table.published.as_ref().and_then(|published| published.filter.as_ref());
+    let filter = filter.map(|filter| format!(" WHERE {filter}")).unwrap_or_default();
     format!(
-        "COPY (SELECT {} FROM {only}{}.{}) TO STDOUT",
+        "COPY (SELECT {} FROM {only}{}.{}{filter}) TO STDOUT",
         columns.join(", "),
         quote_identifier(&table.schema),
         quote_identifier(&table.table)

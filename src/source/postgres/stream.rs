@@ -3,7 +3,11 @@
 //! Why nothing is lost or repeated: the server sends each transaction after its commit, in commit order, and starts at
 //! the first whose commit record is at or after the position asked for (R-14); the position moves at commit markers,
 //! or between transactions to where a keepalive says that everything before was sent (R-13); a table that already holds
-//! a transaction skips it; the server is told a position only when the caller calls it durable.
+//! a transaction skips it; the server is told a position only when the caller calls it durable. What changes a table
+//! without a trace in the log is found by [`watch`] beside.
+//!
+//! Where the publication sends partitions under their own names, their rows go to the captured root, each partition by a
+//! plan of its own: its columns may be in another order (K-4).
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,13 +18,14 @@ use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant, sleep_until};
 use tracing::{info, warn};
 
-use super::catalog::{self, ResolvedType};
+use super::catalog::{self, CatalogTable};
 use super::connection::{WAL_SENDER_TIMEOUT, connect};
 use super::pgoutput::{self, Message, Relation};
 use super::plan::{Plan, RowError};
-use super::publication::Publication;
 use super::slot;
+use super::types::ResolvedType;
 use super::wal::{Wal, WalEvent};
+use super::watch::{self, Look, Notes, Verdict};
 use crate::config::{Contracts, SourceConfig};
 use crate::schema::TableName;
 use crate::source::{Collector, Error, Event, Position, RowSink, StreamRequest, TableStart, TransactionId};
@@ -37,6 +42,11 @@ const SILENCE_MAX: Duration = Duration::from_secs(WAL_SENDER_TIMEOUT.as_secs() +
 const REMEDY: &str = "schema changes are applied from the next release on; remove the table's folder in the lake and \
                       restart to load it again";
 
+const RELOAD: &str = "remove the table's folder in the lake and restart to load it again";
+
+/// How much longer than asked a stream goes on to settle what a look found.
+const SETTLE_MAX: Duration = Duration::from_secs(3);
+
 /// Seconds from 1970 to 2000, PostgreSQL's epoch.
 const POSTGRES_EPOCH_SECONDS: i64 = 946_684_800;
 
@@ -44,6 +54,7 @@ const POSTGRES_EPOCH_SECONDS: i64 = 946_684_800;
 pub async fn follow(
     config: &SourceConfig,
     contracts: &Contracts,
+    notes: &Notes,
     mut request: StreamRequest,
     out: mpsc::Sender<Event>,
 ) -> Result<(), Error> {
@@ -59,6 +70,10 @@ pub async fn follow(
             ),
         });
     };
+    let names: Vec<TableName> = request.tables.keys().cloned().collect();
+    let mut described = catalog::described(&mut connection, &names).await?;
+    publication.mark(&mut described);
+    let first_look = watch::look(&mut connection, config, notes, &names).await?;
     drop(connection);
     let mut wal = Wal::start(config, from).await?;
     info!(source = config.name, slot = config.slot, position = %request.from, "following the log");
@@ -70,12 +85,28 @@ pub async fn follow(
         relations: HashMap::new(),
         stopped: HashSet::new(),
         open: None,
+        xid: 0,
         catalog: None,
+        notes,
+        unsettled: Vec::new(),
+        by_leaves: !publication.via_root && described.iter().any(|table| table.kind == "p"),
+        roots: HashMap::new(),
     };
-    let followed = match follower.stop_unpublished(&publication).await {
-        Ok(()) => follower.run(&mut wal, &mut request).await,
-        Err(error) => Err(error),
+    if follower.by_leaves {
+        for table in &described {
+            let leaves = table.leaves.iter().map(|leaf| (leaf.name(), Some(table.name())));
+            follower.roots.extend(leaves);
+        }
+    }
+    let (out, mut looks) = mpsc::channel(1);
+    let looking = tokio::spawn(watch::keep_looking(config.clone(), notes.clone(), names, out));
+    let following = async {
+        follower.stop_unpublished(&described).await?;
+        follower.consider(first_look).await?;
+        follower.run(&mut wal, &mut looks, &mut request).await
     };
+    let followed = following.await;
+    looking.abort();
     wal.close().await;
     followed
 }
@@ -100,13 +131,25 @@ struct Follower<'a> {
     stopped: HashSet<TableName>,
     /// The transaction between Begin and Commit; its `end` is known at Commit only.
     open: Option<TransactionId>,
+    /// Of the open transaction.
+    xid: u32,
     /// For the types of relations; opened when first needed.
     catalog: Option<PgConnection>,
+    notes: &'a Notes,
+    /// Tables with partitions that lost their rows, and the end of the log then: up to there it may tell why.
+    unsettled: Vec<(TableName, Verdict, u64)>,
+    /// Partitions come under their own names, and a root is captured.
+    by_leaves: bool,
+    /// Partitions and the captured root of each; `None` for other tables that were asked about.
+    roots: HashMap<TableName, Option<TableName>>,
 }
 
-/// A captured table, as its last Relation message describes it.
+/// A captured table, or a partition of one, as its last Relation message describes it.
 struct Announced {
+    /// The captured table.
     name: TableName,
+    /// As the message names it.
+    relation: TableName,
     message: Bytes,
     /// Made with the first row that is not skipped: a table loaded later may have looked different here.
     plan: Option<Plan>,
@@ -114,18 +157,57 @@ struct Announced {
 
 impl Follower<'_> {
     /// Stops the tables whose changes are not in the stream.
-    async fn stop_unpublished(&mut self, publication: &Publication) -> Result<(), Error> {
-        let unpublished: Vec<TableName> =
-            self.tables.keys().filter(|name| !publication.publishes(name)).cloned().collect();
+    async fn stop_unpublished(&mut self, described: &[CatalogTable]) -> Result<(), Error> {
+        let published =
+            |name: &TableName| described.iter().any(|table| &table.name() == name && table.published.is_some());
+        let unpublished: Vec<TableName> = self.tables.keys().filter(|name| !published(name)).cloned().collect();
         for name in unpublished {
             let finding = format!("it is not in publication `{}`", self.config.publication);
-            self.stop_table_with(&name, finding, "remove the table's folder in the lake and restart to load it again")
-                .await?;
+            self.stop_table_with(&name, finding, RELOAD).await?;
         }
         Ok(())
     }
 
-    async fn run(&mut self, wal: &mut Wal, request: &mut StreamRequest) -> Result<(), Error> {
+    /// Acts on what was found beside the log.
+    async fn consider(&mut self, look: Look) -> Result<(), Error> {
+        for (name, verdict) in look.verdicts {
+            let waits = self.unsettled.iter().any(|(other, _, _)| *other == name);
+            if waits || self.stopped.contains(&name) || !self.tables.contains_key(&name) {
+                continue;
+            }
+            match verdict {
+                Verdict::Fine(notes) => self.notes.set(&name, notes),
+                Verdict::Changed(finding) => self.stop_table_with(&name, finding, RELOAD).await?,
+                emptied @ Verdict::Emptied { .. } => self.unsettled.push((name, emptied, look.log_end)),
+            }
+        }
+        self.settle().await
+    }
+
+    /// Decides what the log had to be read for first.
+    async fn settle(&mut self) -> Result<(), Error> {
+        let reached = lsn(self.collector.position())?;
+        let (due, waiting) = self.unsettled.drain(..).partition(|(_, _, log_end)| *log_end <= reached);
+        self.unsettled = waiting;
+        let due: Vec<(TableName, Verdict, u64)> = due;
+        for (name, verdict, _) in due {
+            if let Verdict::Emptied { notes, by, finding } = verdict {
+                if self.notes.was_truncated_by(&name, &by) {
+                    self.notes.set(&name, notes);
+                } else {
+                    self.stop_table_with(&name, finding, RELOAD).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn run(
+        &mut self,
+        wal: &mut Wal,
+        looks: &mut mpsc::Receiver<Look>,
+        request: &mut StreamRequest,
+    ) -> Result<(), Error> {
         let stop = request.stop.clone();
         let from = request.from.clone();
         let durable = &mut request.durable;
@@ -136,15 +218,24 @@ impl Follower<'_> {
         let mut last_told = Instant::now();
         let mut moved_only = true;
         let mut first_keepalive = true;
+        let mut stopping: Option<Instant> = None;
         loop {
+            if self.open.is_none() && !self.unsettled.is_empty() {
+                self.settle().await?;
+            }
             if stop.is_cancelled() {
-                return Ok(());
+                let since = *stopping.get_or_insert_with(Instant::now);
+                if self.unsettled.is_empty() || since.elapsed() >= SETTLE_MAX {
+                    return Ok(());
+                }
             }
             let waiting = Instant::now();
             let pending = self.open.is_none() && (tell || self.collector.is_dirty());
             let deadline = if pending {
                 let quiet = last_change + QUIET;
                 if moved_only && !tell { quiet.max(last_told + MOVE_INTERVAL) } else { quiet }
+            } else if stopping.is_some() {
+                waiting + QUIET
             } else {
                 waiting + SILENCE_MAX
             };
@@ -155,7 +246,11 @@ impl Follower<'_> {
                 tokio::select! {
                     biased;
                     event = wal.next(self.collector.position()) => Some(event?),
-                    () = stop.cancelled() => return Ok(()),
+                    () = stop.cancelled(), if stopping.is_none() => continue,
+                    Some(look) = looks.recv() => {
+                        self.consider(look).await?;
+                        continue;
+                    }
                     changed = durable.changed(), if durable_open => {
                         durable_open = changed.is_ok();
                         let position = durable.borrow_and_update().clone();
@@ -170,7 +265,8 @@ impl Follower<'_> {
                 }
             };
             match event {
-                Some(WalEvent::Begin { commit_lsn }) => {
+                Some(WalEvent::Begin { commit_lsn, xid }) => {
+                    self.xid = xid;
                     self.open = Some(TransactionId::Lsn { commit: commit_lsn, end: commit_lsn });
                     last_change = Instant::now();
                 }
@@ -203,6 +299,7 @@ impl Follower<'_> {
                     moved_only = true;
                     tell = false;
                 }
+                None if stopping.is_some() => {}
                 None => {
                     return Err(Error::Disconnected {
                         position: self.collector.position().to_string(),
@@ -232,7 +329,11 @@ impl Follower<'_> {
 
     async fn change(&mut self, bytes: Bytes) -> Result<(), Error> {
         let length = bytes.len();
-        match pgoutput::decode(&bytes).map_err(|error| self.unreadable(error.to_string()))? {
+        let unreadable = |error: pgoutput::Unreadable| {
+            let kind = bytes.first().map_or_else(|| "nothing".to_owned(), |&kind| format!("`{}`", kind.escape_ascii()));
+            self.unreadable(format!("{error}; message type {kind}"))
+        };
+        match pgoutput::decode(&bytes).map_err(unreadable)? {
             Message::Relation(relation) => self.announce(&relation, &bytes).await,
             Message::Insert { relation, new } => {
                 self.rows(relation, length, |plan, sink| plan.insert(sink, &new).map(|()| 1)).await
@@ -240,38 +341,104 @@ impl Follower<'_> {
             Message::Update { relation, old, new } => {
                 self.rows(relation, length, |plan, sink| plan.update(sink, old, &new)).await
             }
-            Message::Delete { relation, old: (_, old) } => {
-                self.rows(relation, length, |plan, sink| plan.delete(sink, &old).map(|()| 1)).await
+            Message::Delete { relation, old: (kind, old) } => {
+                self.rows(relation, length, |plan, sink| plan.delete(sink, (kind, &old)).map(|()| 1)).await
             }
-            Message::Truncate { relations } => {
-                for relation in relations {
-                    if self.captures(relation)? {
-                        let Some(Some(announced)) = self.relations.get(&relation) else { continue };
-                        self.collector.truncate(&announced.name).await?;
-                    }
-                }
-                Ok(())
-            }
+            Message::Truncate { relations } => self.truncate(&relations).await,
             Message::Origin | Message::Type | Message::Logical => Ok(()),
             // The transport tells these apart.
             Message::Begin { .. } | Message::Commit { .. } => Err(self.unreadable("a transaction inside another")),
         }
     }
 
-    /// Takes note of how the rows of a relation are laid out from here on.
-    async fn announce(&mut self, relation: &Relation<'_>, message: &Bytes) -> Result<(), Error> {
-        let name = TableName::new(relation.namespace, relation.name);
-        let before = self.relations.get(&relation.id).and_then(Option::as_ref).map(|announced| announced.name.clone());
-        if let Some(before) = before.filter(|before| before != &name) {
-            // Its rows would go unseen under the new name.
-            if !self.skips(&before) {
-                self.stop_table(&before, format!("it was renamed to {name}")).await?;
+    /// A message names every table it empties: a root by its own name, or by those of its partitions, all of them.
+    async fn truncate(&mut self, relations: &[u32]) -> Result<(), Error> {
+        let mut whole = Vec::new();
+        let mut parts: HashMap<TableName, Vec<TableName>> = HashMap::new();
+        for &relation in relations {
+            if !self.captures(relation)? {
+                continue;
+            }
+            let Some(Some(announced)) = self.relations.get(&relation) else { continue };
+            if announced.relation == announced.name {
+                whole.push(announced.name.clone());
+            } else {
+                parts.entry(announced.name.clone()).or_default().push(announced.relation.clone());
             }
         }
+        parts.retain(|name, _| !whole.contains(name));
+        for (name, emptied) in parts {
+            // The catalog may be ahead: a partition made since counts as one that was not emptied, and the table stops.
+            let mut connection = connect(self.config).await?;
+            let described = catalog::described(&mut connection, std::slice::from_ref(&name)).await?;
+            let all =
+                described.first().is_some_and(|table| table.leaves.iter().all(|leaf| emptied.contains(&leaf.name())));
+            if all {
+                whole.push(name);
+                continue;
+            }
+            let emptied: Vec<String> = emptied.iter().map(ToString::to_string).collect();
+            let finding = format!(
+                "its partition {} was truncated, and the log does not tell which rows it held",
+                emptied.join(", ")
+            );
+            self.stop_table_with(&name, finding, RELOAD).await?;
+        }
+        for name in whole {
+            self.notes.truncated(&name, self.xid);
+            self.collector.truncate(&name).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes note of how the rows of a relation are laid out from here on.
+    async fn announce(&mut self, relation: &Relation<'_>, message: &Bytes) -> Result<(), Error> {
+        let found = TableName::new(relation.namespace, relation.name);
+        let before = self.relations.get(&relation.id).and_then(Option::as_ref);
+        let renamed = before.filter(|before| before.relation != found).map(|before| before.name.clone());
+        if let Some(before) = renamed {
+            // Its rows would go unseen under the new name.
+            if !self.skips(&before) {
+                self.stop_table(&before, format!("it, or a partition of it, was renamed to {found}")).await?;
+            }
+        }
+        let name = if self.tables.contains_key(&found) || !self.by_leaves {
+            found.clone()
+        } else {
+            self.root_of(relation.id, &found).await?.unwrap_or_else(|| found.clone())
+        };
         let captured = self.tables.contains_key(&name) && !self.stopped.contains(&name);
-        let announced = captured.then(|| Announced { name, message: message.clone(), plan: None });
+        let announced = captured.then(|| Announced { name, relation: found, message: message.clone(), plan: None });
         self.relations.insert(relation.id, announced);
         Ok(())
+    }
+
+    /// The captured table that this one is a partition of.
+    async fn root_of(&mut self, id: u32, leaf: &TableName) -> Result<Option<TableName>, Error> {
+        if let Some(root) = self.roots.get(leaf) {
+            return Ok(root.clone());
+        }
+        let known = self.tables.keys().find(|name| self.notes.has_leaf(name, leaf)).cloned();
+        let root = match known {
+            Some(root) => Some(root),
+            // Made since: the catalog knows. One that is gone again already has left no rows behind.
+            None => {
+                let ancestors = match &mut self.catalog {
+                    Some(connection) => catalog::ancestors(connection, id).await.ok(),
+                    None => None,
+                };
+                let ancestors = match ancestors {
+                    Some(ancestors) => ancestors,
+                    None => {
+                        let connection = self.catalog.insert(connect(self.config).await?);
+                        catalog::ancestors(connection, id).await?
+                    }
+                };
+                ancestors.into_iter().find(|ancestor| self.tables.contains_key(ancestor))
+            }
+        };
+        self.roots.insert(leaf.clone(), root.clone());
+        Ok(root)
     }
 
     /// Whether the table already holds the open transaction.
@@ -298,7 +465,7 @@ impl Follower<'_> {
         &mut self,
         relation: u32,
         bytes: usize,
-        append: impl FnOnce(&mut Plan, &mut RowSink) -> Result<usize, RowError>,
+        append: impl FnOnce(&Plan, &mut RowSink) -> Result<usize, RowError>,
     ) -> Result<(), Error> {
         if !self.captures(relation)? {
             return Ok(());
@@ -306,7 +473,7 @@ impl Follower<'_> {
         if let Some(Some(Announced { plan: None, .. })) = self.relations.get(&relation) {
             self.plan(relation).await?;
         }
-        let Some(Some(Announced { name, plan: Some(plan), .. })) = self.relations.get_mut(&relation) else {
+        let Some(Some(Announced { name, plan: Some(plan), .. })) = self.relations.get(&relation) else {
             return Ok(());
         };
         let sink = self.collector.rows(&plan.schema().clone());
@@ -323,14 +490,15 @@ impl Follower<'_> {
     /// Makes the decode plan of a relation, or stops its table.
     async fn plan(&mut self, id: u32) -> Result<(), Error> {
         let Some(Some(announced)) = self.relations.get(&id) else { return Ok(()) };
-        let (name, message) = (announced.name.clone(), announced.message.clone());
+        let (name, found) = (announced.name.clone(), announced.relation.clone());
+        let message = announced.message.clone();
         let Ok(Message::Relation(relation)) = pgoutput::decode(&message) else {
             return Err(self.unreadable("a relation that can't be read again"));
         };
         let Some(start) = self.tables.get(&name) else { return Ok(()) };
         let schema = start.schema.clone();
         let another = self.relations.iter().any(|(&other, announced)| {
-            other != id && announced.as_ref().is_some_and(|other| other.name == name && other.plan.is_some())
+            other != id && announced.as_ref().is_some_and(|other| other.relation == found && other.plan.is_some())
         });
         if another {
             return self.stop_table(&name, "it was dropped and created again, or another table took its name").await;
@@ -377,6 +545,8 @@ impl Follower<'_> {
         let error =
             Error::Table { table: name.to_string(), finding, position: position.to_string(), remedy: remedy.into() };
         self.stopped.insert(name.clone());
+        self.notes.forget(name);
+        self.unsettled.retain(|(waiting, _, _)| waiting != name);
         for announced in self.relations.values_mut() {
             if announced.as_ref().is_some_and(|announced| &announced.name == name) {
                 *announced = None;

@@ -7,10 +7,12 @@
 //!
 //! Every append function adds exactly one value, or none and an error.
 
-use crate::schema::ColumnBuilder;
+use crate::schema::{ColumnBuilder, ListColumn, Reason};
+
+use super::array::{self, Shape};
 
 /// How the text of one column is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decode {
     Boolean,
     Short,
@@ -22,6 +24,8 @@ pub enum Decode {
         precision: u8,
         scale: u8,
     },
+    /// A number without a fraction, into whatever integer type the column has.
+    Whole,
     Money,
     Text,
     Bytea,
@@ -30,14 +34,19 @@ pub enum Decode {
     Timestamp,
     /// Microseconds since midnight, up to and including 24:00:00.
     Time,
+    /// A list; `element` is not an array.
+    Array {
+        element: Box<Decode>,
+        delimiter: u8,
+    },
 }
 
-/// Whether the lake can hold the value.
+/// Whether the lake holds the value as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Exact,
-    /// It became NULL: `infinity`, a year outside 1 to 9999, `NaN` in a decimal column.
-    OutOfRange,
+    /// NULL was appended, or in a list in the element's place; broken text with U+FFFD for what is broken.
+    Unfaithful(Reason),
 }
 
 /// Text that PostgreSQL can't have written for this type.
@@ -46,7 +55,7 @@ pub enum Outcome {
 pub struct Malformed;
 
 /// Reads `text` into `builder`, which the plan made for the same type.
-pub fn append(decode: Decode, text: &[u8], builder: &mut ColumnBuilder) -> Result<Outcome, Malformed> {
+pub fn append(decode: &Decode, text: &[u8], builder: &mut ColumnBuilder) -> Result<Outcome, Malformed> {
     match (decode, &mut *builder) {
         (Decode::Boolean, ColumnBuilder::Boolean(b)) => b.append_value(match text {
             b"t" => true,
@@ -61,35 +70,92 @@ pub fn append(decode: Decode, text: &[u8], builder: &mut ColumnBuilder) -> Resul
         (Decode::Float, ColumnBuilder::Float(b)) => b.append_value(utf8(text)?.parse().map_err(|_| Malformed)?),
         (Decode::Double, ColumnBuilder::Double(b)) => b.append_value(utf8(text)?.parse().map_err(|_| Malformed)?),
         (Decode::Decimal { precision, scale }, ColumnBuilder::Decimal(b)) => {
-            match decimal(text, precision, scale, &[])? {
-                Some(value) => b.append_value(value),
-                None => return Ok(out_of_range(builder)),
+            match decimal(text, *precision, *scale, &[])? {
+                Ok(value) => b.append_value(value),
+                Err(reason) => return Ok(replaced(builder, reason)),
             }
         }
+        (Decode::Whole, builder) => return whole(text, builder),
         (Decode::Money, ColumnBuilder::Decimal(b)) => match decimal(text, 19, 2, b"$,")? {
-            Some(value) => b.append_value(value),
-            None => return Err(Malformed),
+            Ok(value) => b.append_value(value),
+            Err(_) => return Err(Malformed),
         },
-        (Decode::Text, ColumnBuilder::String(b)) => b.append_value(utf8(text)?),
+        (Decode::Text, ColumnBuilder::String(b)) => match std::str::from_utf8(text) {
+            Ok(text) => b.append_value(text),
+            // The type "char" holds any byte, and up to PostgreSQL 15 writes it as it is.
+            Err(_) => {
+                b.append_value(String::from_utf8_lossy(text));
+                return Ok(Outcome::Unfaithful(Reason::BrokenText));
+            }
+        },
         (Decode::Bytea, ColumnBuilder::Binary(b)) => append_hex(text, b)?,
         (Decode::Date, ColumnBuilder::Date(b)) => match date(text)? {
             Some(days) => b.append_value(days),
-            None => return Ok(out_of_range(builder)),
+            None => return Ok(replaced(builder, Reason::OutOfRange)),
         },
         (Decode::Timestamp, ColumnBuilder::Timestamp(b)) => match timestamp(text)? {
             Some(micros) => b.append_value(micros),
-            None => return Ok(out_of_range(builder)),
+            None => return Ok(replaced(builder, Reason::OutOfRange)),
         },
         (Decode::Time, ColumnBuilder::Long(b)) => b.append_value(time(&mut Reader(text), true)?),
+        (Decode::Array { element, delimiter }, ColumnBuilder::Array(list)) => {
+            return match append_list(element, *delimiter, text, list)? {
+                Some(outcome) => Ok(outcome),
+                None => Ok(replaced(builder, Reason::ArrayShape)),
+            };
+        }
         // The plan pairs both; a pair that does not fit is told as unreadable, not as a panic.
         _ => return Err(Malformed),
     }
     Ok(Outcome::Exact)
 }
 
-fn out_of_range(builder: &mut ColumnBuilder) -> Outcome {
+fn replaced(builder: &mut ColumnBuilder, reason: Reason) -> Outcome {
     builder.append_null();
-    Outcome::OutOfRange
+    Outcome::Unfaithful(reason)
+}
+
+/// Appends a list, or `None` and nothing where the array has another shape. Elements of a malformed array may have been
+/// appended, but no list: its table stops.
+fn append_list(
+    element: &Decode,
+    delimiter: u8,
+    text: &[u8],
+    list: &mut ListColumn,
+) -> Result<Option<Outcome>, Malformed> {
+    if array::shape(text)? == Shape::Other {
+        return Ok(None);
+    }
+    let mut outcome = Outcome::Exact;
+    array::for_each(text, delimiter, |text| {
+        match text {
+            Some(text) => {
+                if let unfaithful @ Outcome::Unfaithful(_) = append(element, text, &mut list.elements)? {
+                    outcome = unfaithful;
+                }
+            }
+            None => list.elements.append_null(),
+        }
+        Ok(())
+    })?;
+    // A batch is handed on long before it holds 2^31 elements.
+    if list.end(true) { Ok(Some(outcome)) } else { Err(Malformed) }
+}
+
+/// A number without a fraction, into an integer column of any width.
+fn whole(text: &[u8], builder: &mut ColumnBuilder) -> Result<Outcome, Malformed> {
+    let value = match decimal(text, 38, 0, &[])? {
+        Ok(value) => value,
+        Err(reason) => return Ok(replaced(builder, reason)),
+    };
+    let fits = match builder {
+        ColumnBuilder::Byte(b) => value.try_into().map(|value| b.append_value(value)).is_ok(),
+        ColumnBuilder::Short(b) => value.try_into().map(|value| b.append_value(value)).is_ok(),
+        ColumnBuilder::Integer(b) => value.try_into().map(|value| b.append_value(value)).is_ok(),
+        ColumnBuilder::Long(b) => value.try_into().map(|value| b.append_value(value)).is_ok(),
+        _ => return Err(Malformed),
+    };
+    Ok(if fits { Outcome::Exact } else { replaced(builder, Reason::OutOfRange) })
 }
 
 fn utf8(text: &[u8]) -> Result<&str, Malformed> {
@@ -116,17 +182,20 @@ fn integer(text: &[u8]) -> Result<i64, Malformed> {
     if negative { Ok(value) } else { value.checked_neg().ok_or(Malformed) }
 }
 
-/// The unscaled value at `scale`; `None` for NaN and infinities. `ignored` are the characters that money's text has
-/// besides its digits.
-fn decimal(text: &[u8], precision: u8, scale: u8, ignored: &[u8]) -> Result<Option<i128>, Malformed> {
-    if matches!(text, b"NaN" | b"Infinity" | b"-Infinity") {
-        return Ok(None);
+/// The unscaled value at `scale`, or why there is none: NaN, an infinity, or more digits than the type has (in a column
+/// that a contract gave another type). `ignored` are the characters that money's text has besides its digits.
+fn decimal(text: &[u8], precision: u8, scale: u8, ignored: &[u8]) -> Result<Result<i128, Reason>, Malformed> {
+    match text {
+        b"NaN" => return Ok(Err(Reason::NotANumber)),
+        b"Infinity" | b"-Infinity" => return Ok(Err(Reason::OutOfRange)),
+        _ => {}
     }
     let (negative, digits) = match text {
         [b'-', rest @ ..] => (true, rest),
         _ => (false, text),
     };
-    let mut value: i128 = 0;
+    // `None` once it does not fit; the rest of the text is still checked.
+    let mut value: Option<i128> = Some(0);
     let mut any = false;
     // Digits behind the point, once it was seen.
     let mut fraction: Option<u8> = None;
@@ -136,17 +205,14 @@ fn decimal(text: &[u8], precision: u8, scale: u8, ignored: &[u8]) -> Result<Opti
                 any = true;
                 if let Some(seen) = &mut fraction {
                     if *seen == scale {
-                        if byte != b'0' {
-                            return Err(Malformed);
-                        }
+                        value = value.filter(|_| byte == b'0');
                         continue;
                     }
                     *seen += 1;
                 }
                 value = value
-                    .checked_mul(10)
-                    .and_then(|value| value.checked_add(i128::from(byte - b'0')))
-                    .ok_or(Malformed)?;
+                    .and_then(|value| value.checked_mul(10))
+                    .and_then(|value| value.checked_add(i128::from(byte - b'0')));
             }
             b'.' if fraction.is_none() => fraction = Some(0),
             _ if ignored.contains(&byte) => {}
@@ -157,13 +223,12 @@ fn decimal(text: &[u8], precision: u8, scale: u8, ignored: &[u8]) -> Result<Opti
         return Err(Malformed);
     }
     for _ in fraction.unwrap_or(0)..scale {
-        value = value.checked_mul(10).ok_or(Malformed)?;
+        value = value.and_then(|value| value.checked_mul(10));
     }
     // 10^38 fits an i128, and precision is at most 38.
-    if value >= 10i128.pow(u32::from(precision.min(38))) {
-        return Err(Malformed);
-    }
-    Ok(Some(if negative { -value } else { value }))
+    let limit = 10i128.pow(u32::from(precision.min(38)));
+    let value = value.filter(|value| *value < limit).map(|value| if negative { -value } else { value });
+    Ok(value.ok_or(Reason::OutOfRange))
 }
 
 /// `\xdeadbeef`
@@ -328,42 +393,50 @@ mod tests {
     use arrow::datatypes::*;
     use proptest::prelude::*;
 
-    const ALL: [Decode; 13] = [
-        Decode::Boolean,
-        Decode::Short,
-        Decode::Integer,
-        Decode::Long,
-        Decode::Float,
-        Decode::Double,
-        Decode::Decimal { precision: 38, scale: 4 },
-        Decode::Money,
-        Decode::Text,
-        Decode::Bytea,
-        Decode::Date,
-        Decode::Timestamp,
-        Decode::Time,
-    ];
+    fn all() -> Vec<Decode> {
+        let list = |element| Decode::Array { element: Box::new(element), delimiter: b',' };
+        vec![
+            Decode::Boolean,
+            Decode::Short,
+            Decode::Integer,
+            Decode::Long,
+            Decode::Float,
+            Decode::Double,
+            Decode::Decimal { precision: 38, scale: 4 },
+            Decode::Money,
+            Decode::Text,
+            Decode::Bytea,
+            Decode::Date,
+            Decode::Timestamp,
+            Decode::Time,
+            Decode::Whole,
+            list(Decode::Integer),
+            list(Decode::Text),
+            list(Decode::Timestamp),
+        ]
+    }
 
-    fn lake_type(decode: Decode) -> LakeType {
+    fn lake_type(decode: &Decode) -> LakeType {
         match decode {
             Decode::Boolean => LakeType::Boolean,
             Decode::Short => LakeType::Short,
             Decode::Integer => LakeType::Integer,
-            Decode::Long | Decode::Time => LakeType::Long,
+            Decode::Long | Decode::Time | Decode::Whole => LakeType::Long,
             Decode::Float => LakeType::Float,
             Decode::Double => LakeType::Double,
-            Decode::Decimal { precision, scale } => LakeType::Decimal { precision, scale },
+            Decode::Decimal { precision, scale } => LakeType::Decimal { precision: *precision, scale: *scale },
             Decode::Money => LakeType::Decimal { precision: 19, scale: 2 },
             Decode::Text => LakeType::String,
             Decode::Bytea => LakeType::Binary,
             Decode::Date => LakeType::Date,
             Decode::Timestamp => LakeType::Timestamp,
+            Decode::Array { element, .. } => LakeType::Array(lake_type(element).element().expect("not nested")),
         }
     }
 
     fn appended(decode: Decode, text: &str) -> Result<(Outcome, ColumnBuilder), Malformed> {
-        let mut builder = ColumnBuilder::new(lake_type(decode));
-        let outcome = append(decode, text.as_bytes(), &mut builder)?;
+        let mut builder = ColumnBuilder::new(lake_type(&decode));
+        let outcome = append(&decode, text.as_bytes(), &mut builder)?;
         assert_eq!(builder.len(), 1, "one value for {text}");
         Ok((outcome, builder))
     }
@@ -389,8 +462,12 @@ mod tests {
         }
     }
 
+    fn outcome(decode: Decode, text: &str) -> Outcome {
+        appended(decode, text).unwrap_or_else(|_| panic!("{text} is readable")).0
+    }
+
     fn is_null(decode: Decode, text: &str) -> bool {
-        appended(decode, text).unwrap_or_else(|_| panic!("{text} is readable")).0 == Outcome::OutOfRange
+        outcome(decode, text) == Outcome::Unfaithful(Reason::OutOfRange)
     }
 
     fn refused(decode: Decode, text: &str) -> bool {
@@ -440,9 +517,12 @@ mod tests {
         assert_eq!(value("1234500", 7, 0), 1_234_500);
         assert_eq!(value("99999999999999999999999999999999999999", 38, 0), 10i128.pow(38) - 1);
         assert_eq!(value("-0.00000000000000000000000000000000000001", 38, 38), -1);
-        assert!(refused(Decode::Decimal { precision: 5, scale: 2 }, "1000.00"));
-        assert!(refused(Decode::Decimal { precision: 5, scale: 2 }, "1.001"));
-        assert!(refused(Decode::Decimal { precision: 38, scale: 0 }, "100000000000000000000000000000000000000"));
+        // A contract may have made the column smaller.
+        assert!(is_null(Decode::Decimal { precision: 5, scale: 2 }, "1000.00"));
+        assert!(is_null(Decode::Decimal { precision: 5, scale: 2 }, "1.001"));
+        assert!(is_null(Decode::Decimal { precision: 38, scale: 0 }, "100000000000000000000000000000000000000"));
+        assert!(is_null(Decode::Decimal { precision: 38, scale: 37 }, &"9".repeat(60)));
+        assert!(refused(Decode::Decimal { precision: 5, scale: 2 }, &format!("{}x", "9".repeat(60))));
         for text in ["", "-", ".", "1e5", "1.2.3", "$1"] {
             assert!(refused(Decode::Decimal { precision: 5, scale: 2 }, text), "{text}");
         }
@@ -451,8 +531,10 @@ mod tests {
     /// P-3
     #[test]
     fn nan_and_infinity_in_a_decimal_are_null_and_told() {
-        for text in ["NaN", "Infinity", "-Infinity"] {
-            assert!(is_null(Decode::Decimal { precision: 5, scale: 2 }, text));
+        let five = Decode::Decimal { precision: 5, scale: 2 };
+        assert_eq!(outcome(five.clone(), "NaN"), Outcome::Unfaithful(Reason::NotANumber));
+        for text in ["Infinity", "-Infinity"] {
+            assert!(is_null(five.clone(), text));
         }
     }
 
@@ -526,7 +608,8 @@ mod tests {
         }
         assert_eq!(array(Decode::Text, "ab   ").as_string::<i32>().value(0), "ab   ");
         let mut builder = ColumnBuilder::new(LakeType::String);
-        assert!(append(Decode::Text, b"\xff", &mut builder).is_err() && builder.is_empty());
+        let broken = append(&Decode::Text, b"a\xff", &mut builder);
+        assert_eq!((broken, builder.len()), (Ok(Outcome::Unfaithful(Reason::BrokenText)), 1));
     }
 
     /// P-9
@@ -539,6 +622,33 @@ mod tests {
     }
 
     #[test]
+    fn a_whole_number_fits_its_column_or_is_told() {
+        let long = |text: &str| array(Decode::Whole, text).as_primitive::<Int64Type>().value(0);
+        assert_eq!(long("-9223372036854775808"), i64::MIN);
+        assert_eq!(long("7.000"), 7);
+        for text in ["9223372036854775808", "1.5", "-Infinity"] {
+            assert!(is_null(Decode::Whole, text), "{text}");
+        }
+        let mut byte = ColumnBuilder::new(LakeType::Byte);
+        assert_eq!(append(&Decode::Whole, b"128", &mut byte), Ok(Outcome::Unfaithful(Reason::OutOfRange)));
+        assert_eq!(append(&Decode::Whole, b"-128", &mut byte), Ok(Outcome::Exact));
+        assert!(refused(Decode::Whole, "x"));
+    }
+
+    /// P-11
+    #[test]
+    fn lists_keep_nulls_and_other_shapes_are_told() {
+        let list = |element| Decode::Array { element: Box::new(element), delimiter: b',' };
+        assert_eq!(outcome(list(Decode::Integer), "{1,NULL,3}"), Outcome::Exact);
+        assert_eq!(outcome(list(Decode::Integer), "{}"), Outcome::Exact);
+        for text in ["{{1,2}}", "[0:0]={1}"] {
+            assert_eq!(outcome(list(Decode::Integer), text), Outcome::Unfaithful(Reason::ArrayShape), "{text}");
+        }
+        assert!(is_null(list(Decode::Timestamp), "{\"2024-01-01 00:00:00\",infinity}"));
+        assert!(refused(list(Decode::Integer), "{a}"));
+    }
+
+    #[test]
     fn booleans_are_t_and_f() {
         assert!(array(Decode::Boolean, "t").as_boolean().value(0));
         assert!(!array(Decode::Boolean, "f").as_boolean().value(0));
@@ -548,18 +658,18 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_panics_and_each_adds_one_value_or_none(text in proptest::collection::vec(any::<u8>(), 0..40)) {
-            for decode in ALL {
-                let mut builder = ColumnBuilder::new(lake_type(decode));
-                let result = append(decode, &text, &mut builder);
+            for decode in all() {
+                let mut builder = ColumnBuilder::new(lake_type(&decode));
+                let result = append(&decode, &text, &mut builder);
                 prop_assert_eq!(builder.len(), usize::from(result.is_ok()));
             }
         }
 
         #[test]
         fn no_almost_right_text_panics(text in "[-+$,.:0-9 BCinfty]{0,40}") {
-            for decode in ALL {
-                let mut builder = ColumnBuilder::new(lake_type(decode));
-                let result = append(decode, text.as_bytes(), &mut builder);
+            for decode in all() {
+                let mut builder = ColumnBuilder::new(lake_type(&decode));
+                let result = append(&decode, text.as_bytes(), &mut builder);
                 prop_assert_eq!(builder.len(), usize::from(result.is_ok()));
             }
         }

@@ -2,9 +2,16 @@
 //!
 //! A type is an oid and a modifier. Domains are looked through to their base type (P-14); of the base types only the
 //! ones below have a lake form of their own, all others keep PostgreSQL's text form in a string column, so that no
-//! column is ever dropped (P-15). The oids of built-in types are constants of PostgreSQL's `pg_type.dat`.
+//! column is ever dropped (P-15). An array of one dimension is a list of its elements' forms (P-11). The oids of
+//! built-in types are constants of PostgreSQL's `pg_type.dat`.
+//!
+//! [`natural`] says what a column becomes by itself; [`decode_for`] how a value gets into the lake's type whatever that is:
+//! the natural one, one that a contract asks for, or one from when the contract was another. So the lake's own schema
+//! always decides how rows are read.
 
-use crate::schema::LakeType;
+use serde::Deserialize;
+
+use crate::schema::{Column, LakeType, Policy};
 
 use super::text::Decode;
 
@@ -34,8 +41,31 @@ pub mod oid {
     pub const JSONB: u32 = 3802;
 }
 
+/// A type as the catalog describes it, domains looked through.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct ResolvedType {
+    /// `format_type()` of what is declared.
+    pub name: String,
+    pub base_oid: u32,
+    pub base_typmod: i32,
+    /// Of an array: what it holds.
+    pub element: Option<Element>,
+    /// Declared dimensions, 0 where none are known: the log does not tell them.
+    #[serde(default)]
+    pub dimensions: i32,
+}
+
+/// What an array holds, domains looked through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Element {
+    pub base_oid: u32,
+    pub base_typmod: i32,
+    /// Between two elements: a comma, a semicolon for boxes.
+    pub delimiter: char,
+}
+
 /// How a column is held in the lake, and how its text gets there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mapping {
     pub lake_type: LakeType,
     pub decode: Decode,
@@ -43,8 +73,131 @@ pub struct Mapping {
     pub as_text: bool,
 }
 
-/// The mapping of a base type (never a domain).
-pub fn mapping(base_oid: u32, typmod: i32) -> Mapping {
+/// What a column of this type becomes when no contract says otherwise.
+pub fn natural(found: &ResolvedType) -> Mapping {
+    match found.element {
+        // What was declared as a matrix most likely is one, and a list of lists of unknown depth has no lake type.
+        Some(element) if found.dimensions <= 1 => array(element)
+            .map(|(lake_type, decode)| Mapping { lake_type, decode, as_text: false })
+            .unwrap_or_else(text_only),
+        Some(_) => text_only(),
+        None => mapping(found.base_oid, found.base_typmod),
+    }
+}
+
+fn text_only() -> Mapping {
+    Mapping { lake_type: LakeType::String, decode: Decode::Text, as_text: true }
+}
+
+/// The list of an element's own form.
+fn array(element: Element) -> Option<(LakeType, Decode)> {
+    let held = mapping(element.base_oid, element.base_typmod);
+    let decode = Decode::Array { element: Box::new(held.decode), delimiter: delimiter(element)? };
+    Some((LakeType::Array(held.lake_type.element()?), decode))
+}
+
+fn delimiter(element: Element) -> Option<u8> {
+    u8::try_from(element.delimiter).ok().filter(u8::is_ascii)
+}
+
+/// How a value of this type gets into a column of `wanted`; `None` where no value, or not every value, could be
+/// exact or told as out of range.
+pub fn decode_for(found: &ResolvedType, wanted: LakeType) -> Option<Decode> {
+    if let (Some(element), LakeType::Array(held)) = (found.element, wanted) {
+        let decode = scalar_decode(element.base_oid, element.base_typmod, held.lake_type())?;
+        return Some(Decode::Array { element: Box::new(decode), delimiter: delimiter(element)? });
+    }
+    match found.element {
+        Some(_) => (wanted == LakeType::String).then_some(Decode::Text),
+        None => scalar_decode(found.base_oid, found.base_typmod, wanted),
+    }
+}
+
+fn scalar_decode(base_oid: u32, typmod: i32, wanted: LakeType) -> Option<Decode> {
+    let natural = mapping(base_oid, typmod);
+    if natural.lake_type == wanted {
+        return Some(natural.decode);
+    }
+    match (base_oid, wanted) {
+        (_, LakeType::String) => Some(Decode::Text),
+        (oid::NUMERIC | oid::INT2 | oid::INT4 | oid::INT8 | oid::OID, LakeType::Decimal { precision, scale }) => {
+            Some(Decode::Decimal { precision, scale })
+        }
+        (oid::NUMERIC, LakeType::Byte | LakeType::Short | LakeType::Integer | LakeType::Long) => Some(Decode::Whole),
+        (oid::INT2, LakeType::Integer | LakeType::Long) | (oid::INT4, LakeType::Long) => Some(Decode::Whole),
+        _ => None,
+    }
+}
+
+/// For messages: what a column of this type can be in the lake.
+fn possible(found: &ResolvedType) -> String {
+    let natural = natural(found).lake_type;
+    let mut possible = vec![natural.to_string()];
+    match found.element {
+        Some(element) => {
+            if matches!(element.base_oid, oid::NUMERIC | oid::INT2 | oid::INT4 | oid::INT8 | oid::OID) {
+                possible.push("array<decimal(p,s)>".into());
+            }
+            possible.push("array<string>".into());
+        }
+        None => match found.base_oid {
+            oid::NUMERIC => possible.extend(["decimal(p,s)", "byte", "short", "integer", "long"].map(str::to_owned)),
+            oid::INT2 => possible.extend(["integer", "long", "decimal(p,s)"].map(str::to_owned)),
+            oid::INT4 => possible.extend(["long", "decimal(p,s)"].map(str::to_owned)),
+            oid::INT8 | oid::OID => possible.push("decimal(p,s)".into()),
+            _ => {}
+        },
+    }
+    possible.push("string".into());
+    possible.dedup();
+    possible.join(", ")
+}
+
+/// Whether values of this type may lack a form in `held`, so that a policy has work to do.
+fn may_be_unfaithful(found: &ResolvedType, held: LakeType) -> bool {
+    if held == LakeType::String {
+        return false;
+    }
+    match found.element {
+        Some(_) => true,
+        None => {
+            let integer = matches!(found.base_oid, oid::INT2 | oid::INT4 | oid::INT8 | oid::OID);
+            matches!(found.base_oid, oid::NUMERIC | oid::DATE | oid::TIMESTAMP | oid::TIMESTAMPTZ)
+                || integer && matches!(held, LakeType::Decimal { .. })
+        }
+    }
+}
+
+/// Gives the column the lake type that its source type, the contract's `types` and its policy lead to. The error says
+/// what can't be, in words.
+pub fn settle(column: &mut Column, found: &ResolvedType, wanted: Option<&String>) -> Result<(), String> {
+    let Some(wanted) = wanted else {
+        let natural = natural(found).lake_type;
+        // Every value of the other types has a faithful form, which is better than text.
+        let as_text = column.policy == Policy::String && may_be_unfaithful(found, natural);
+        column.lake_type = if as_text { LakeType::String } else { natural };
+        return Ok(());
+    };
+    let refused = |finding: String| {
+        format!("`types` makes column `{}` ({}) {finding}; possible is: {}", column.name, found.name, possible(found))
+    };
+    let lake_type = LakeType::from_contract(wanted).map_err(|error| refused(format!("{wanted}: {error}")))?;
+    if decode_for(found, lake_type).is_none() {
+        return Err(refused(format!("{lake_type}, which can't hold its values")));
+    }
+    if column.policy == Policy::String && may_be_unfaithful(found, lake_type) {
+        return Err(format!(
+            "`types` makes column `{}` {lake_type}, and the policy \"string\" makes it text; remove the one, or set the other \
+             to \"null\" or \"fail\"",
+            column.name
+        ));
+    }
+    column.lake_type = lake_type;
+    Ok(())
+}
+
+/// The mapping of a base type that is no array (never a domain).
+fn mapping(base_oid: u32, typmod: i32) -> Mapping {
     let exact = |lake_type, decode| Mapping { lake_type, decode, as_text: false };
     match base_oid {
         oid::BOOL => exact(LakeType::Boolean, Decode::Boolean),
@@ -74,7 +227,7 @@ pub fn mapping(base_oid: u32, typmod: i32) -> Mapping {
         | oid::JSON
         | oid::JSONB
         | oid::TIMETZ => exact(LakeType::String, Decode::Text),
-        _ => Mapping { lake_type: LakeType::String, decode: Decode::Text, as_text: true },
+        _ => text_only(),
     }
 }
 
@@ -129,5 +282,67 @@ mod tests {
     fn unknown_types_become_text() {
         let mapping = mapping(999_999, -1);
         assert_eq!((mapping.lake_type, mapping.as_text), (LakeType::String, true));
+    }
+
+    fn plain(base_oid: u32, base_typmod: i32) -> ResolvedType {
+        ResolvedType { base_oid, base_typmod, ..ResolvedType::default() }
+    }
+
+    fn array_of(base_oid: u32, base_typmod: i32, dimensions: i32) -> ResolvedType {
+        let element = Some(Element { base_oid, base_typmod, delimiter: ',' });
+        ResolvedType { element, dimensions, ..ResolvedType::default() }
+    }
+
+    /// P-11
+    #[test]
+    fn an_array_is_a_list_of_its_elements_form() {
+        let lake = |found: &ResolvedType| natural(found).lake_type.to_string();
+        assert_eq!(lake(&array_of(oid::INT4, -1, 1)), "array<integer>");
+        assert_eq!(lake(&array_of(oid::NUMERIC, typmod(7, 3), 0)), "array<decimal(7,3)>");
+        assert_eq!(lake(&array_of(oid::NUMERIC, -1, 1)), "array<string>");
+        assert_eq!(lake(&array_of(999_999, -1, 1)), "array<string>");
+        assert_eq!(lake(&array_of(oid::INT4, -1, 2)), "string");
+        // What was declared with two dimensions is text in the lake, and the log does not tell the dimensions.
+        assert_eq!(decode_for(&array_of(oid::INT4, -1, 0), LakeType::String), Some(Decode::Text));
+    }
+
+    #[test]
+    fn a_contract_changes_types_only_where_every_value_is_exact_or_told() {
+        let settled = |found: &ResolvedType, wanted: &str, policy| {
+            let mut column = Column {
+                name: "c".into(),
+                source_type: String::new(),
+                lake_type: LakeType::Boolean,
+                nullable: true,
+                policy,
+            };
+            let wanted = (!wanted.is_empty()).then(|| wanted.to_owned());
+            settle(&mut column, found, wanted.as_ref()).map(|()| column.lake_type.to_string())
+        };
+        let numeric = plain(oid::NUMERIC, typmod(12, 2));
+        let is = |found: &ResolvedType, wanted: &str| settled(found, wanted, Policy::Null).ok();
+        assert_eq!(is(&numeric, "decimal(20,4)").as_deref(), Some("decimal(20,4)"));
+        assert_eq!(is(&numeric, "bigint").as_deref(), Some("long"));
+        assert_eq!(is(&numeric, "string").as_deref(), Some("string"));
+        assert_eq!(is(&plain(oid::INT2, -1), "long").as_deref(), Some("long"));
+        assert_eq!(is(&array_of(oid::NUMERIC, -1, 1), "array<decimal(20,4)>").as_deref(), Some("array<decimal(20,4)>"));
+        assert_eq!(is(&array_of(oid::INT4, -1, 2), "array<integer>").as_deref(), Some("array<integer>"));
+        for (found, wanted) in [
+            (&numeric, "double"),
+            (&plain(oid::INT8, -1), "integer"),
+            (&plain(oid::TEXT, -1), "long"),
+            (&plain(oid::FLOAT4, -1), "double"),
+            (&plain(oid::DATE, -1), "timestamp"),
+            (&numeric, "varchar(3)"),
+        ] {
+            let refused = settled(found, wanted, Policy::Null).expect_err(wanted);
+            assert!(refused.contains("possible is: ") && refused.contains("string"), "{refused}");
+        }
+        // The policy: text where a value could lack a form, and nowhere else.
+        assert_eq!(settled(&numeric, "", Policy::String).as_deref(), Ok("string"));
+        assert_eq!(settled(&plain(oid::DATE, -1), "", Policy::String).as_deref(), Ok("string"));
+        assert_eq!(settled(&array_of(oid::INT4, -1, 1), "", Policy::String).as_deref(), Ok("string"));
+        assert_eq!(settled(&plain(oid::INT4, -1), "", Policy::String).as_deref(), Ok("integer"));
+        assert!(settled(&numeric, "decimal(20,4)", Policy::String).is_err_and(|error| error.contains("policy")));
     }
 }

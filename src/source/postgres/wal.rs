@@ -17,6 +17,7 @@ pub enum WalEvent {
     },
     Begin {
         commit_lsn: u64,
+        xid: u32,
     },
     Commit {
         commit_lsn: u64,
@@ -54,7 +55,7 @@ impl Wal {
         match self.client.recv().await {
             Ok(Some(event)) => Ok(match event {
                 ReplicationEvent::KeepAlive { wal_end, .. } => WalEvent::KeepAlive { wal_end: wal_end.into() },
-                ReplicationEvent::Begin { final_lsn, .. } => WalEvent::Begin { commit_lsn: final_lsn.into() },
+                ReplicationEvent::Begin { final_lsn, xid, .. } => WalEvent::Begin { commit_lsn: final_lsn.into(), xid },
                 ReplicationEvent::Commit { lsn, end_lsn, commit_time_micros } => {
                     WalEvent::Commit { commit_lsn: lsn.into(), end_lsn: end_lsn.into(), commit_time_micros }
                 }
@@ -67,6 +68,11 @@ impl Wal {
             Ok(None) => Err(disconnected(position, "the server ended the stream")),
             Err(error @ (PgWireError::Protocol(_) | PgWireError::MessageTooLarge { .. })) => {
                 Err(Error::Protocol { position: position.to_string(), finding: error.to_string() })
+            }
+            // The server could not put a row together in the 1 GB that it allows for it, and never will (P-18).
+            Err(error) if sqlstate(&error) == Some("54000") || wire_text(&error).contains("invalid memory alloc") => {
+                let finding = format!("the server can't send a row this large: {}", wire_text(&error));
+                Err(Error::Protocol { position: position.to_string(), finding })
             }
             Err(error) => Err(disconnected(position, wire_text(&error))),
         }
