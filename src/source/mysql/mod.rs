@@ -11,11 +11,15 @@ mod connection;
 mod decimal;
 mod declared;
 mod flavor;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod json;
 mod marker;
 mod plan;
 mod position;
 mod preflight;
+#[cfg(test)]
+mod properties;
 mod snapshot;
 mod statement;
 mod stream;

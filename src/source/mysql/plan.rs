@@ -142,6 +142,9 @@ impl Plan {
         if event.width != self.steps.len() {
             return Err(Fault(format!("rows of {} columns, the table map has {}", event.width, self.steps.len())));
         }
+        if self.steps.is_empty() && !event.rows.is_empty() {
+            return Err(Fault(format!("{} bytes of rows without columns", event.rows.len())));
+        }
         let mut wire = Wire::new(event.rows);
         let mut before = Vec::with_capacity(event.width);
         let mut after = Vec::with_capacity(event.width);

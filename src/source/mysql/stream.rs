@@ -22,12 +22,15 @@ use crate::source::{Collector, Error, Event, Position, StreamRequest, Transactio
 
 use super::charset::Collations;
 use super::flavor::Vendor;
-use super::marker::{MariaDbGtid, Query, micros_time, mysql_gtid};
+use super::marker::{MariaDbGtid, Query, gtid_sequence, micros_time, mysql_gtid};
 use super::plan::{Plan, RowsKind};
 use super::statement::{Named, Statement};
 use super::table_map::{self, TableMap};
 use super::transport::{SEARCH_SILENCE_MAX, SILENCE_MAX, Transport};
 use super::wire::{Fault, Wire};
+
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 
 /// When nothing came for this long, what was gathered is handed on.
 const PAUSE: Duration = Duration::from_millis(15);
@@ -341,7 +344,8 @@ impl Reader {
     fn advance(&mut self, log_pos: u32) {
         let mut offset = (self.offset & !0xFFFF_FFFF) | u64::from(log_pos);
         if offset < self.offset {
-            offset += 1 << 32;
+            // A rotation may name any offset.
+            offset = offset.saturating_add(1 << 32);
         }
         self.offset = offset;
     }
@@ -362,6 +366,10 @@ impl Reader {
                 "a transaction without GTID is in the log, which is read by GTIDs",
                 "run SET GLOBAL gtid_mode=ON (by its steps), then load the tables again",
             ));
+        }
+        if let Some(id) = open.id.as_ref().filter(|id| !self.by_offset && !self.collector.position().counts(id)) {
+            let finding = Fault(format!("{id:?} is a transaction of another kind of server"));
+            return Err(self.protocol("a GTID", &finding));
         }
         self.open = Some(open);
         Ok(())
@@ -683,7 +691,8 @@ impl Reader {
 fn tagged(event: &BinlogEvent) -> Result<Open, Fault> {
     let gtid = event.read_event::<GtidEvent>().map_err(|error| Fault(error.to_string()))?;
     let tag = gtid.tag().map(|tag| tag.to_string()).unwrap_or_default();
-    let id = TransactionId::MySqlGtid { source: Uuid::from_bytes(gtid.sid()), tag, sequence: gtid.gno() };
+    let sequence = gtid_sequence(gtid.gno())?;
+    let id = TransactionId::MySqlGtid { source: Uuid::from_bytes(gtid.sid()), tag, sequence };
     let micros = gtid.immediate_commit_timestamp();
     Ok(Open::new(Some(id), micros_time(micros).filter(|_| micros != 0), false))
 }

@@ -83,7 +83,8 @@ pub fn timestamp2(bytes: &[u8], precision: u8) -> Option<i64> {
 pub fn time2(bytes: &[u8], precision: u8) -> i64 {
     let fraction_bytes = fraction_bytes(precision);
     let offset = 1_i64 << (23 + 8 * fraction_bytes);
-    let packed = big_endian(bytes) as i64 - offset;
+    let size = 3 + fraction_bytes;
+    let packed = big_endian(&bytes[..size.min(bytes.len())]) as i64 - offset;
     let magnitude = packed.unsigned_abs();
     let whole = magnitude >> (8 * fraction_bytes);
     let fraction = magnitude & ((1_u64 << (8 * fraction_bytes)) - 1);
@@ -112,7 +113,7 @@ pub fn datetime_old(bytes: &[u8]) -> Option<i64> {
 
 /// `TIMESTAMP` before 5.6: 4 bytes, seconds.
 pub fn timestamp_old(bytes: &[u8]) -> Option<i64> {
-    let seconds = super::wire::little_endian(bytes);
+    let seconds = super::wire::little_endian(&bytes[..bytes.len().min(4)]);
     (seconds != 0).then(|| seconds as i64 * 1_000_000)
 }
 
