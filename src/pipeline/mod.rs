@@ -6,9 +6,9 @@
 
 mod batch;
 mod commit;
-mod prepared;
 mod error;
 mod history;
+mod prepared;
 mod retyped;
 mod source_run;
 

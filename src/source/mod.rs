@@ -9,6 +9,8 @@
 
 mod collector;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod mysql;
 mod position;
 pub mod postgres;

@@ -59,6 +59,17 @@ impl Position {
         }
     }
 
+    /// Whether transactions named like this one are what the position counts.
+    pub fn counts(&self, transaction: &TransactionId) -> bool {
+        matches!(
+            (self, transaction),
+            (Self::MySqlGtid(_), TransactionId::MySqlGtid { .. })
+                | (Self::MariaDbGtid(_), TransactionId::MariaDbGtid { .. })
+                | (Self::BinlogOffset { .. }, TransactionId::BinlogOffset { .. })
+                | (Self::Lsn(_), TransactionId::Lsn { .. })
+        )
+    }
+
     /// Adds the transaction.
     pub fn advance(&mut self, transaction: &TransactionId) {
         match (self, transaction) {
@@ -196,7 +207,7 @@ impl GtidSet {
         let intervals = self.sources.entry((source, tag.to_owned())).or_default();
         // The common case: the next transaction of the same server.
         if let Some(last) = intervals.last_mut()
-            && last.1 + 1 == start
+            && last.1.checked_add(1) == Some(start)
         {
             last.1 = end;
             return;
@@ -359,5 +370,65 @@ mod tests {
         assert!(!position.contains(&other));
         position.advance(&other);
         assert_eq!(position.to_string(), "mariadb:0-1-10,7-1-1");
+    }
+
+    proptest::proptest! {
+        /// a GTID set is the set of what was put in, whatever the order, and survives its text.
+        #[test]
+        fn gtid_sets_hold_what_was_put_in(
+            intervals in proptest::collection::vec((0..3_usize, 1..60_u64, 0..12_u64), 0..40),
+            others in proptest::collection::vec((0..3_usize, 1..60_u64, 0..12_u64), 0..4),
+        ) {
+            let names = [(Uuid::from_u128(1), ""), (Uuid::from_u128(1), "nightly"), (Uuid::from_u128(2), "")];
+            let mut model = std::collections::BTreeSet::new();
+            let mut gtids = GtidSet::default();
+            for (name, start, length) in intervals {
+                gtids.insert_interval(names[name].0, names[name].1, start, start + length);
+                model.extend((start..=start + length).map(|sequence| (name, sequence)));
+            }
+            for (name, (source, tag)) in names.into_iter().enumerate() {
+                for sequence in 1..80 {
+                    proptest::prop_assert_eq!(gtids.contains(source, tag, sequence), model.contains(&(name, sequence)));
+                }
+            }
+            for (_, _, intervals) in gtids.iter() {
+                let apart = intervals.windows(2).all(|pair| pair[0].1 + 1 < pair[1].0);
+                proptest::prop_assert!(apart, "{:?} are disjoint, ascending, and never touch", intervals);
+            }
+            let position = Position::MySqlGtid(gtids.clone());
+            proptest::prop_assert_eq!(position.to_string().parse::<Position>().ok(), Some(position));
+            let mut wanted = GtidSet::default();
+            let mut all = true;
+            for (name, start, length) in others {
+                wanted.insert_interval(names[name].0, names[name].1, start, start + length);
+                all &= (start..=start + length).all(|sequence| model.contains(&(name, sequence)));
+            }
+            proptest::prop_assert_eq!(gtids.covers(&wanted), all);
+        }
+
+        #[test]
+        fn every_position_survives_its_text(
+            domains in proptest::collection::btree_map(proptest::prelude::any::<u32>(), proptest::prelude::any::<(u32, u64)>(), 0..4),
+            lsn in proptest::prelude::any::<u64>(),
+            file in "[a-z:.\\-]{1,10}\\.[0-9]{6,8}",
+        ) {
+            for position in
+                [Position::MariaDbGtid(domains), Position::Lsn(lsn), Position::BinlogOffset { file, offset: lsn }]
+            {
+                proptest::prop_assert_eq!(position.to_string().parse::<Position>().ok(), Some(position.clone()));
+                proptest::prop_assert!(position.covers(&position));
+            }
+        }
+    }
+
+    /// The largest number has no next one.
+    #[test]
+    fn the_end_of_the_numbers_is_no_overflow() {
+        let source = Uuid::parse_str(SOURCE).expect("a constant");
+        let mut gtids = GtidSet::default();
+        for sequence in [u64::MAX, u64::MAX, u64::MAX - 1, 1] {
+            gtids.insert(source, "", sequence);
+        }
+        assert_eq!(gtids.to_string(), format!("{SOURCE}:1:{}-{}", u64::MAX - 1, u64::MAX));
     }
 }

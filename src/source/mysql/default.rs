@@ -97,6 +97,8 @@ fn bytes(column: &MapColumn, known: &LayoutColumn, text: &str, collations: &Coll
         | Family::Uuid
         | Family::Inet4
         | Family::Inet6
+        | Family::Geometry
+        | Family::Vector
         | Family::Other => None,
     }
 }

@@ -42,21 +42,40 @@ pub fn text(document: &[u8]) -> Result<String, Fault> {
         // `INSERT IGNORE` can leave nothing at all; the server reads it as null.
         None => out.push_str("null"),
         Some((kind, value)) => {
-            // Every value has an entry of its own; entries that point back at others would print without end.
-            let mut entries_left = document.len();
-            print(*kind, value, &mut out, 0, &mut entries_left)?;
+            let mut left = Left { entries: document.len(), bytes: document.len() };
+            print(*kind, value, &mut out, 0, &mut left)?;
         }
     }
     Ok(out)
 }
 
-fn print(kind: u8, value: &[u8], out: &mut String, depth: usize, entries_left: &mut usize) -> Result<(), Fault> {
+/// What the document can still hold. Every value has an entry and bytes of its own; entries that point back at others
+/// would print without end, or a long string many times over.
+struct Left {
+    entries: usize,
+    bytes: usize,
+}
+
+impl Left {
+    fn take_entries(&mut self, count: usize) -> Result<(), Fault> {
+        self.entries =
+            self.entries.checked_sub(count).ok_or_else(|| Fault::new("JSON holds more entries than bytes"))?;
+        Ok(())
+    }
+
+    fn take_bytes(&mut self, length: usize) -> Result<(), Fault> {
+        self.bytes = self.bytes.checked_sub(length).ok_or_else(|| Fault::new("JSON values share their bytes"))?;
+        Ok(())
+    }
+}
+
+fn print(kind: u8, value: &[u8], out: &mut String, depth: usize, left: &mut Left) -> Result<(), Fault> {
     let mut wire = Wire::new(value);
     match kind {
-        OBJECT_SMALL => container(value, true, false, out, depth, entries_left)?,
-        OBJECT_LARGE => container(value, true, true, out, depth, entries_left)?,
-        ARRAY_SMALL => container(value, false, false, out, depth, entries_left)?,
-        ARRAY_LARGE => container(value, false, true, out, depth, entries_left)?,
+        OBJECT_SMALL => container(value, true, false, out, depth, left)?,
+        OBJECT_LARGE => container(value, true, true, out, depth, left)?,
+        ARRAY_SMALL => container(value, false, false, out, depth, left)?,
+        ARRAY_LARGE => container(value, false, true, out, depth, left)?,
         LITERAL => out.push_str(match wire.u8()? {
             0 => "null",
             1 => "true",
@@ -72,9 +91,10 @@ fn print(kind: u8, value: &[u8], out: &mut String, depth: usize, entries_left: &
         DOUBLE => double(f64::from_bits(wire.u64()?), out),
         STRING => {
             let length = variable_length(&mut wire)?;
+            left.take_bytes(length)?;
             quoted(wire.take(length)?, out);
         }
-        OPAQUE => opaque(&mut wire, out)?,
+        OPAQUE => opaque(&mut wire, out, left)?,
         other => return Err(Fault(format!("JSON type {other:#x} is unknown"))),
     }
     Ok(())
@@ -92,7 +112,7 @@ fn container(
     large: bool,
     out: &mut String,
     depth: usize,
-    entries_left: &mut usize,
+    left: &mut Left,
 ) -> Result<(), Fault> {
     if depth >= DEPTH_MAX {
         return Err(Fault(format!("JSON is nested deeper than {DEPTH_MAX} levels")));
@@ -111,7 +131,7 @@ fn container(
     let at = |offset: usize| value.get(offset..).map(Wire::new).ok_or_else(|| Fault::new("JSON offset is outside"));
 
     out.push(if object { '{' } else { '[' });
-    *entries_left = entries_left.checked_sub(count).ok_or_else(|| Fault::new("JSON holds more entries than bytes"))?;
+    left.take_entries(count)?;
     for index in 0..count {
         if index > 0 {
             out.push_str(", ");
@@ -119,18 +139,19 @@ fn container(
         if object {
             let mut entry = at(keys_at + index * key_entry)?;
             let key_at = entry.unsigned(offset_size)? as usize;
-            let length = entry.u16()?;
-            quoted(at(key_at)?.take(usize::from(length))?, out);
+            let length = usize::from(entry.u16()?);
+            left.take_bytes(length)?;
+            quoted(at(key_at)?.take(length)?, out);
             out.push_str(": ");
         }
         let mut entry = at(values_at.saturating_add(index.saturating_mul(offset_size + 1)))?;
         let kind = entry.u8()?;
         let inlined = matches!(kind, LITERAL | INT16 | UINT16) || (large && matches!(kind, INT32 | UINT32));
         if inlined {
-            print(kind, entry.take(offset_size)?, out, depth + 1, entries_left)?;
+            print(kind, entry.take(offset_size)?, out, depth + 1, left)?;
         } else {
             let offset = entry.unsigned(offset_size)? as usize;
-            print(kind, at(offset)?.rest(), out, depth + 1, entries_left)?;
+            print(kind, at(offset)?.rest(), out, depth + 1, left)?;
         }
     }
     out.push(if object { '}' } else { ']' });
@@ -224,9 +245,10 @@ fn double(value: f64, out: &mut String) {
 }
 
 /// A value of an SQL type that JSON does not have.
-fn opaque(wire: &mut Wire<'_>, out: &mut String) -> Result<(), Fault> {
+fn opaque(wire: &mut Wire<'_>, out: &mut String, left: &mut Left) -> Result<(), Fault> {
     let kind = wire.u8()?;
     let length = variable_length(wire)?;
+    left.take_bytes(length)?;
     let bytes = wire.take(length)?;
     match kind {
         NEWDECIMAL => {
@@ -411,6 +433,18 @@ mod tests {
     fn nesting_without_end_is_a_fault() {
         // An array whose only element is itself, by its offset.
         let bytes = [ARRAY_SMALL, 1, 0, 7, 0, ARRAY_SMALL, 0, 0];
+        assert!(text(&bytes).is_err());
+    }
+
+    /// Forty bytes must not become megabytes.
+    #[test]
+    fn values_that_share_their_bytes_are_a_fault() {
+        let mut bytes = vec![ARRAY_SMALL, 4, 0, 36, 0];
+        for _ in 0..4 {
+            bytes.extend([STRING, 16, 0]);
+        }
+        bytes.push(19);
+        bytes.extend([b'x'; 19]);
         assert!(text(&bytes).is_err());
     }
 

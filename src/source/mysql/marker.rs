@@ -64,7 +64,7 @@ pub fn mysql_gtid(body: &[u8]) -> Result<(TransactionId, Option<DateTime<Utc>>),
     let mut wire = Wire::new(body);
     wire.u8()?;
     let source = Uuid::from_slice(wire.take(16)?).map_err(|error| Fault(error.to_string()))?;
-    let sequence = wire.u64()?;
+    let sequence = gtid_sequence(wire.u64()?)?;
     // Since 5.7 the logical clock follows (a type byte 2 and two numbers), since 8.0.1 the time of the commit.
     let mut committed_at = || {
         if wire.u8().ok()? != 2 {
@@ -76,6 +76,15 @@ pub fn mysql_gtid(body: &[u8]) -> Result<(TransactionId, Option<DateTime<Utc>>),
     };
     let committed_at = committed_at();
     Ok((TransactionId::MySqlGtid { source, tag: String::new(), sequence }, committed_at))
+}
+
+/// The server counts from 1 to 2^63 - 2 (`GNO_END`); what else there is could not be told back to it.
+pub fn gtid_sequence(sequence: u64) -> Result<u64, Fault> {
+    if (1..i64::MAX as u64).contains(&sequence) {
+        Ok(sequence)
+    } else {
+        Err(Fault(format!("{sequence} is no transaction's number")))
+    }
 }
 
 pub fn micros_time(micros: u64) -> Option<DateTime<Utc>> {

@@ -8,15 +8,17 @@
 mod catalog;
 mod cell;
 mod charset;
-mod compressed;
 mod column_definition;
+mod compressed;
 mod connection;
 mod ddl;
 mod decimal;
 mod declared;
-mod event;
 mod default;
+mod event;
 mod flavor;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod image;
 mod json;
 mod layout;
@@ -24,6 +26,8 @@ mod marker;
 mod plan;
 mod position;
 mod preflight;
+#[cfg(test)]
+mod properties;
 mod snapshot;
 mod statement;
 mod stream;

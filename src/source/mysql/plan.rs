@@ -167,6 +167,9 @@ impl Plan {
         if event.width != self.steps.len() {
             return Err(Fault(format!("rows of {} columns, the table map has {}", event.width, self.steps.len())));
         }
+        if self.steps.is_empty() && !event.rows.is_empty() {
+            return Err(Fault(format!("{} bytes of rows without columns", event.rows.len())));
+        }
         let mut wire = Wire::new(event.rows);
         let mut before = Vec::with_capacity(event.width);
         let mut after = Vec::with_capacity(event.width);
@@ -393,7 +396,9 @@ fn form(
             other => return Err(Fault(format!("SET of {other} bytes"))),
         },
         kind::STRING => text_or_binary(Extent::Prefixed(string_prefix), Some(usize::from(column.length)))?,
-        kind::VARCHAR | kind::VAR_STRING | kind::VARCHAR_COMPRESSED => text_or_binary(Extent::Prefixed(string_prefix), None)?,
+        kind::VARCHAR | kind::VAR_STRING | kind::VARCHAR_COMPRESSED => {
+            text_or_binary(Extent::Prefixed(string_prefix), None)?
+        }
         kind::TINY_BLOB | kind::MEDIUM_BLOB | kind::LONG_BLOB | kind::BLOB | kind::BLOB_COMPRESSED => {
             text_or_binary(Extent::Prefixed(blob_prefix()?), None)?
         }

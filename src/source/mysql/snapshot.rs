@@ -18,7 +18,7 @@ use mysql_async::{Row, Value};
 use tokio::sync::mpsc;
 
 use crate::config::SourceConfig;
-use crate::schema::{ColumnBuilder, Layout, RowBuilder, TableName, TableSchema};
+use crate::schema::{Layout, RowBuilder, TableName, TableSchema};
 use crate::source::{Error, Position, SnapshotEvent};
 
 use super::catalog::CatalogTable;

@@ -27,13 +27,15 @@ use super::compressed::{self, Head};
 use super::event;
 use super::flavor::Vendor;
 use super::layout;
-use super::marker::{MariaDbGtid, Query, micros_time, mysql_gtid};
+use super::marker::{MariaDbGtid, Query, gtid_sequence, micros_time, mysql_gtid};
 use super::plan::{Plan, RowsKind};
 use super::statement::{Named, Statement};
 use super::table_map::{self, RowsEvent, TableMap};
 use super::transport::{SEARCH_SILENCE_MAX, SILENCE_MAX, Transport};
 use super::wire::{Fault, Wire};
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod packed;
 mod savepoint;
 mod xa;
@@ -285,11 +287,8 @@ impl Reader {
             }
             event::MARIADB_GTID => {
                 let gtid = MariaDbGtid::parse(body).map_err(|fault| self.protocol("a GTID", &fault))?;
-                let id = TransactionId::MariaDbGtid {
-                    domain: gtid.domain,
-                    server: head.server_id,
-                    sequence: gtid.sequence,
-                };
+                let id =
+                    TransactionId::MariaDbGtid { domain: gtid.domain, server: head.server_id, sequence: gtid.sequence };
                 let mut open = Open::new(Some(id), None, !gtid.standalone);
                 open.ineffective = gtid.ineffective_alter;
                 open.xa = gtid.prepared_xa;
@@ -354,6 +353,10 @@ impl Reader {
                 "a transaction without GTID is in the log, which is read by GTIDs",
                 "run SET GLOBAL gtid_mode=ON (by its steps), then load the tables again",
             ));
+        }
+        if let Some(id) = open.id.as_ref().filter(|id| !self.by_offset && !self.collector.position().counts(id)) {
+            let finding = Fault(format!("{id:?} is a transaction of another kind of server"));
+            return Err(self.protocol("a GTID", &finding));
         }
         self.open = Some(open);
         Ok(())
@@ -681,7 +684,8 @@ fn offset_after(offset: u64, log_pos: u32) -> u64 {
 fn tagged(event: &BinlogEvent) -> Result<Open, Fault> {
     let gtid = event.read_event::<GtidEvent>().map_err(|error| Fault(error.to_string()))?;
     let tag = gtid.tag().map(|tag| tag.to_string()).unwrap_or_default();
-    let id = TransactionId::MySqlGtid { source: Uuid::from_bytes(gtid.sid()), tag, sequence: gtid.gno() };
+    let sequence = gtid_sequence(gtid.gno())?;
+    let id = TransactionId::MySqlGtid { source: Uuid::from_bytes(gtid.sid()), tag, sequence };
     let micros = gtid.immediate_commit_timestamp();
     Ok(Open::new(Some(id), micros_time(micros).filter(|_| micros != 0), false))
 }

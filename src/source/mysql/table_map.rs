@@ -114,7 +114,10 @@ impl TableMap {
 fn names(wire: &mut Wire<'_>) -> Result<(String, String), Fault> {
     let mut name = || {
         let length = wire.u8()?;
-        let name = String::from_utf8_lossy(wire.take(usize::from(length))?).into_owned();
+        // Servers write names in UTF-8 always; what is not could hide the rows of a captured table.
+        let name = std::str::from_utf8(wire.take(usize::from(length))?)
+            .map_err(|_| Fault::new("a table's name is not UTF-8"))?
+            .to_owned();
         wire.u8()?;
         Ok(name)
     };

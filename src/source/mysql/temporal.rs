@@ -170,7 +170,8 @@ fn split(bytes: &[u8], at: usize) -> Result<(&[u8], &[u8]), Fault> {
 pub fn time2(bytes: &[u8], precision: u8) -> i64 {
     let fraction_bytes = fraction_bytes(precision);
     let offset = 1_i64 << (23 + 8 * fraction_bytes);
-    let packed = big_endian(bytes) as i64 - offset;
+    let size = 3 + fraction_bytes;
+    let packed = big_endian(&bytes[..size.min(bytes.len())]) as i64 - offset;
     let magnitude = packed.unsigned_abs();
     let whole = magnitude >> (8 * fraction_bytes);
     let fraction = magnitude & ((1_u64 << (8 * fraction_bytes)) - 1);
@@ -207,7 +208,7 @@ pub fn datetime_old(bytes: &[u8]) -> Civil {
 
 /// `TIMESTAMP` before 5.6: 4 bytes, seconds.
 pub fn timestamp_old(bytes: &[u8]) -> Option<i64> {
-    let seconds = little_endian(bytes);
+    let seconds = little_endian(&bytes[..bytes.len().min(4)]);
     (seconds != 0).then(|| seconds as i64 * 1_000_000)
 }
 

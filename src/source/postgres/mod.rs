@@ -9,9 +9,13 @@ mod array;
 mod catalog;
 mod connection;
 mod copy;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod pgoutput;
 mod plan;
 mod preflight;
+#[cfg(test)]
+mod properties;
 mod publication;
 mod slot;
 mod snapshot;
