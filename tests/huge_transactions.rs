@@ -165,6 +165,7 @@ async fn stays_within_its_budget(kind: Kind) {
         let left = fs::read_dir(case.spill()).map_or(0, |folder| folder.count());
         assert_eq!(left, 0, "a crash leaves nothing on disk");
         daemon = case.lakeward.start();
+        daemon.wait_for_log("streaming");
     }
     case.wait_for_version(&mut daemon, 2);
     std::thread::sleep(Duration::from_secs(2));

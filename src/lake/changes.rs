@@ -94,10 +94,14 @@ impl<'a> ChangeSet<'a> {
     }
 
     pub fn has_unchanged(&self) -> bool {
-        self.parts.iter().any(|part| match part {
+        (0..self.parts.len()).any(|part| self.part_has_unchanged(part))
+    }
+
+    pub fn part_has_unchanged(&self, part: usize) -> bool {
+        match &self.parts[part] {
             Part::Memory(rows) => !rows.unchanged.is_empty(),
             Part::Disk(rows) => rows.has_unchanged(),
-        })
+        }
     }
 
     /// Where the parts on disk are; `None` when all are in memory.

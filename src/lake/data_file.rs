@@ -96,11 +96,11 @@ const ROW_GROUP_BYTES: usize = 64 << 20;
 
 fn writer_properties(roll: Roll) -> WriterProperties {
     let row_group_bytes = match roll {
-        Roll::Never => None,
-        Roll::At { row_group_bytes, .. } => Some(row_group_bytes),
+        Roll::Never => ROW_GROUP_BYTES,
+        Roll::At { row_group_bytes, .. } => row_group_bytes,
     };
     WriterProperties::builder()
-        .set_max_row_group_bytes(row_group_bytes)
+        .set_max_row_group_bytes(Some(row_group_bytes))
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_created_by(concat!("lakeward version ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_key_value_metadata(Some(vec![KeyValue::new(WRITER_MARK.to_owned(), env!("CARGO_PKG_VERSION").to_owned())]))

@@ -115,14 +115,14 @@ impl SpillFile {
         self.file.read_exact_at(bytes, offset).map_err(|cause| self.spill.io(cause))
     }
 
-    pub fn len(&self) -> u64 {
+    fn length(&self) -> u64 {
         self.length.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for SpillFile {
     fn drop(&mut self) {
-        self.spill.used.fetch_sub(self.len(), Ordering::Relaxed);
+        self.spill.used.fetch_sub(self.length(), Ordering::Relaxed);
     }
 }
 

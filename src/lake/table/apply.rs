@@ -299,21 +299,39 @@ impl Table {
         spill: Option<&Spill>,
         writer: &mut TableWriter,
     ) -> Result<(), Error> {
+        let memory_bytes = spill.map_or(CARRY_BYTES_MAX, Spill::memory_bytes);
+        // Rows whose values are partly elsewhere may be of any size: their number is what one can begin with.
+        let mut rows_max = usize::try_from(memory_bytes / FIRST_CARRIED_ROW_BYTES).unwrap_or(usize::MAX).max(1);
         if let Live::Listed(live) = &collapsed.live {
             let (rows, keys): (Vec<RowNumber>, Vec<KeyHash>) = live.iter().copied().unzip();
-            let rows = self.complete_rows(set, &collapsed.trail, &rows).await?;
-            return writer.write(&rows, &keys).await;
+            let mut at = 0;
+            while at < rows.len() {
+                let end = if set.has_unchanged() { rows.len().min(at.saturating_add(rows_max)) } else { rows.len() };
+                let complete = self.complete_rows(set, &collapsed.trail, &rows[at..end]).await?;
+                writer.write(&complete, &keys[at..end]).await?;
+                rows_max = next_rows_max(rows_max, &complete, memory_bytes);
+                at = end;
+            }
+            return Ok(());
         }
-        // Following trails looks at many parts for each chunk, so that it pays to have few chunks.
-        let share = if set.has_unchanged() { 4 } else { 16 };
-        let bytes_max = spill.map_or(u64::MAX, |spill| spill.memory_bytes() / share);
+        let bytes_max = spill.map_or(u64::MAX, |spill| spill.memory_bytes() / 16);
         let (mut rows, mut bytes): (Vec<RowNumber>, u64) = (Vec::new(), 0);
         for part in 0..set.parts() {
-            match &collapsed.live {
-                Live::Marked(live) => rows.extend(live.range(set.range(part))),
-                Live::All | Live::Listed(_) => rows.extend(set.range(part)),
-            }
+            let mut of_part: Vec<RowNumber> = match &collapsed.live {
+                Live::Marked(live) => live.range(set.range(part)).collect(),
+                Live::All | Live::Listed(_) => set.range(part).collect(),
+            };
             bytes += set.bytes(part);
+            while set.part_has_unchanged(part) && rows.len() + of_part.len() > rows_max {
+                let rest = of_part.split_off(rows_max.saturating_sub(rows.len()).min(of_part.len()));
+                rows.append(&mut of_part);
+                of_part = rest;
+                let complete = self.complete_rows(set, &collapsed.trail, &rows).await?;
+                writer.write(&complete, &[]).await?;
+                rows_max = next_rows_max(rows_max, &complete, memory_bytes);
+                rows.clear();
+            }
+            rows.append(&mut of_part);
             if bytes >= bytes_max || part + 1 == set.parts() {
                 writer.write(&self.complete_rows(set, &collapsed.trail, &rows).await?, &[]).await?;
                 rows.clear();
@@ -322,4 +340,21 @@ impl Table {
         }
         Ok(())
     }
+}
+
+/// What rows completed from elsewhere may need at a time, where no batch on disk says so.
+const CARRY_BYTES_MAX: u64 = 256 << 20;
+
+/// What is assumed of such a row before the first ones have been seen.
+const FIRST_CARRIED_ROW_BYTES: u64 = 64 << 10;
+
+/// How many rows to complete next, from how large the last ones were.
+fn next_rows_max(rows_max: usize, complete: &RecordBatch, memory_bytes: u64) -> usize {
+    if complete.num_rows() == 0 {
+        return rows_max;
+    }
+    let row_bytes = (complete.get_array_memory_size() / complete.num_rows()).max(1) as u64;
+    // They are in memory as read, as picked and as merged.
+    let fit = usize::try_from(memory_bytes / 16 / row_bytes).unwrap_or(usize::MAX);
+    fit.clamp(16, rows_max.saturating_mul(8))
 }
