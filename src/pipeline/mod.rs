@@ -6,8 +6,8 @@
 
 mod batch;
 mod commit;
-mod prepared;
 mod error;
+mod prepared;
 mod source_run;
 
 pub use error::Error;

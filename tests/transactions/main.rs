@@ -38,7 +38,8 @@ pub struct Case {
 pub const AS_THE_SOURCE: &str = "as the source";
 
 /// Made before every case, if it does not make them itself.
-const TABLES: &str = "CREATE TABLE {t} (id INT PRIMARY KEY, v VARCHAR(40)); CREATE TABLE {u} (id INT PRIMARY KEY, v VARCHAR(40))";
+const TABLES: &str =
+    "CREATE TABLE {t} (id INT PRIMARY KEY, v VARCHAR(40)); CREATE TABLE {u} (id INT PRIMARY KEY, v VARCHAR(40))";
 
 fn named(sql: &str, number: usize, followed: &Followed) -> String {
     let file = followed.scratch.path().join("rows.tsv");
@@ -65,8 +66,7 @@ impl Followed {
         let scratch = Scratch::new("transactions");
         std::fs::write(scratch.path().join("password"), "cdc\n").expect("writable");
         std::fs::write(scratch.path().join("rows.tsv"), "7\tseven\n8\teight\n").expect("writable");
-        let config =
-            format!("[lake]\nurl = \"lake\"\n[commit]\ninterval_seconds = 1\n{}", database.source_toml());
+        let config = format!("[lake]\nurl = \"lake\"\n[commit]\ninterval_seconds = 1\n{}", database.source_toml());
         let lakeward = Lakeward::new(scratch.path(), &config);
         database.session().await.run("CREATE TABLE marks (id INT PRIMARY KEY)").await;
         Some(Self { database, lakeward, scratch, reader, oracle, marks: 0 })

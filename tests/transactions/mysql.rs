@@ -86,10 +86,10 @@ const CASES: &[Case] = &[
               XA START X'00ff2727', X'3c', 5; INSERT INTO {t} VALUES (2, 'second'); DELETE FROM {t} WHERE id = 9;
               XA END X'00ff2727', X'3c', 5; XA PREPARE X'00ff2727', X'3c', 5
               -- new session
-              XA START X'00ff2727', X'3c', 6; INSERT INTO {t} VALUES (3, 'never'); XA END X'00ff2727', X'3c', 6;
-              XA PREPARE X'00ff2727', X'3c', 6
+              XA START X'00ff2727', X'3d', 6; INSERT INTO {t} VALUES (3, 'never'); XA END X'00ff2727', X'3d', 6;
+              XA PREPARE X'00ff2727', X'3d', 6
               -- new session
-              XA COMMIT X'00ff2727', X'3c', 5; XA ROLLBACK X'00ff2727', X'3c', 6
+              XA COMMIT X'00ff2727', X'3c', 5; XA ROLLBACK X'00ff2727', X'3d', 6
               -- wait
               XA COMMIT X'00ff2727', X'3b', 5; XA START X'00ff2727', X'3b', 5; UPDATE {t} SET id = 5 WHERE id = 1;
               XA END X'00ff2727', X'3b', 5; XA PREPARE X'00ff2727', X'3b', 5

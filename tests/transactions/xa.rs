@@ -10,7 +10,8 @@ const SERVERS: [Kind; 2] = [Kind::MariaDb, Kind::MySql];
 async fn followed(kind: Kind, test: &str) -> Option<(OwnServer, Followed)> {
     let server = OwnServer::start(kind, test, &[])?;
     let database = Database::create_on(kind, server.port, test).await;
-    let tables = "CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(40)); CREATE TABLE late (id INT PRIMARY KEY, v VARCHAR(40))";
+    let tables =
+        "CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(40)); CREATE TABLE late (id INT PRIMARY KEY, v VARCHAR(40))";
     run(&mut database.session().await, tables).await;
     Some((server, Followed::new(database).await?))
 }
@@ -77,7 +78,8 @@ async fn a_table_loaded_between_preparation_and_decision_gets_the_rows_once() {
     for kind in SERVERS {
         let Some((_server, mut followed)) = followed(kind, "xa_load").await else { continue };
         let mut daemon = followed.start();
-        let both = prepare(&followed, "both", "INSERT INTO t VALUES (1, 'xa'); INSERT INTO late VALUES (1, 'xa')").await;
+        let both =
+            prepare(&followed, "both", "INSERT INTO t VALUES (1, 'xa'); INSERT INTO late VALUES (1, 'xa')").await;
         followed.wait(&mut daemon).await;
         assert!(daemon.terminate().0.success());
         // Loaded anew now, while undecided.

@@ -111,7 +111,8 @@ impl<'a> Payload<'a> {
         let size = size.checked_sub(HEAD_BYTES as u64).filter(|size| *size <= BYTES_MAX);
         let size = size.ok_or_else(|| Fault(format!("an event of type {kind} in it has an impossible size")))?;
         if let Some(left) = &mut self.left {
-            *left = left.checked_sub(size + HEAD_BYTES as u64).ok_or_else(|| Fault::new("it holds more than declared"))?;
+            *left =
+                left.checked_sub(size + HEAD_BYTES as u64).ok_or_else(|| Fault::new("it holds more than declared"))?;
         }
         self.body.clear();
         let read = (&mut self.inner).take(size).read_to_end(&mut self.body).map_err(|error| unreadable(&error))?;

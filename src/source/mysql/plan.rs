@@ -315,7 +315,9 @@ fn form(
             other => return Err(Fault(format!("SET of {other} bytes"))),
         },
         kind::STRING => text_or_binary(Extent::Prefixed(string_prefix), Some(usize::from(column.length)))?,
-        kind::VARCHAR | kind::VAR_STRING | kind::VARCHAR_COMPRESSED => text_or_binary(Extent::Prefixed(string_prefix), None)?,
+        kind::VARCHAR | kind::VAR_STRING | kind::VARCHAR_COMPRESSED => {
+            text_or_binary(Extent::Prefixed(string_prefix), None)?
+        }
         kind::TINY_BLOB | kind::MEDIUM_BLOB | kind::LONG_BLOB | kind::BLOB | kind::BLOB_COMPRESSED => {
             text_or_binary(Extent::Prefixed(blob_prefix()?), None)?
         }

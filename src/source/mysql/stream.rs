@@ -266,11 +266,8 @@ impl Reader {
             }
             event::MARIADB_GTID => {
                 let gtid = MariaDbGtid::parse(body).map_err(|fault| self.protocol("a GTID", &fault))?;
-                let id = TransactionId::MariaDbGtid {
-                    domain: gtid.domain,
-                    server: head.server_id,
-                    sequence: gtid.sequence,
-                };
+                let id =
+                    TransactionId::MariaDbGtid { domain: gtid.domain, server: head.server_id, sequence: gtid.sequence };
                 let mut open = Open::new(Some(id), None, !gtid.standalone);
                 open.ineffective = gtid.ineffective_alter;
                 open.xa = gtid.prepared_xa;
