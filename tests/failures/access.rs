@@ -82,11 +82,15 @@ const MYSQL: [Lacking; 4] = [
         &[("privilege REPLICATION SLAVE", "GRANT REPLICATION SLAVE ON *.* TO '@user'@'%'")],
     ),
     lacking(
-        &["REPLICATION SLAVE, REPLICATION CLIENT, RELOAD ON *.*"],
+        &["REPLICATION SLAVE, REPLICATION CLIENT, RELOAD, XA_RECOVER_ADMIN ON *.*"],
         &[("pattern @db.*", "GRANT SELECT ON `@db`.* TO '@user'@'%'")],
     ),
     lacking(
-        &["REPLICATION SLAVE, REPLICATION CLIENT, RELOAD ON *.*", "SELECT ON @db.coupons", "INSERT ON @db.bookings"],
+        &[
+            "REPLICATION SLAVE, REPLICATION CLIENT, RELOAD, XA_RECOVER_ADMIN ON *.*",
+            "SELECT ON @db.coupons",
+            "INSERT ON @db.bookings",
+        ],
         &[("table @db.bookings", "GRANT SELECT ON `@db`.`bookings` TO '@user'@'%'")],
     ),
     lacking(

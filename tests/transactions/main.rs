@@ -9,6 +9,7 @@ mod support;
 
 mod mysql;
 mod postgres;
+mod restart;
 mod xa;
 
 use std::path::Path;

@@ -1,7 +1,9 @@
 //! The transactions of MySQL and MariaDB, in plain logs and in compressed ones.
 
+use mysql_async::prelude::Queryable;
+
 use crate::support::server::OwnServer;
-use crate::support::source::{Database, Kind};
+use crate::support::source::{Database, Kind, Session};
 use crate::{AS_THE_SOURCE, Case, run_cases};
 
 const BOTH: &[Kind] = &[Kind::MariaDb, Kind::MySql];
@@ -86,10 +88,10 @@ const CASES: &[Case] = &[
               XA START X'00ff2727', X'3c', 5; INSERT INTO {t} VALUES (2, 'second'); DELETE FROM {t} WHERE id = 9;
               XA END X'00ff2727', X'3c', 5; XA PREPARE X'00ff2727', X'3c', 5
               -- new session
-              XA START X'00ff2727', X'3c', 6; INSERT INTO {t} VALUES (3, 'never'); XA END X'00ff2727', X'3c', 6;
-              XA PREPARE X'00ff2727', X'3c', 6
+              XA START X'00ff2727', X'3d', 6; INSERT INTO {t} VALUES (3, 'never'); XA END X'00ff2727', X'3d', 6;
+              XA PREPARE X'00ff2727', X'3d', 6
               -- new session
-              XA COMMIT X'00ff2727', X'3c', 5; XA ROLLBACK X'00ff2727', X'3c', 6
+              XA COMMIT X'00ff2727', X'3c', 5; XA ROLLBACK X'00ff2727', X'3d', 6
               -- wait
               XA COMMIT X'00ff2727', X'3b', 5; XA START X'00ff2727', X'3b', 5; UPDATE {t} SET id = 5 WHERE id = 1;
               XA END X'00ff2727', X'3b', 5; XA PREPARE X'00ff2727', X'3b', 5
@@ -261,36 +263,41 @@ const CASES: &[Case] = &[
 ];
 
 /// On a server of its own: a transaction that is undecided there keeps every other first start waiting.
-async fn run_on(kind: Kind, options: &[&str]) {
+/// `event` is one that its log must have held.
+async fn run_on(kind: Kind, options: &[&str], event: &str) {
     let Some(server) = OwnServer::start(kind, "transactions", options) else { return };
     let database = Database::create_on(kind, server.port, "transactions").await;
+    let Session::MySql(mut session) = database.session().await else { panic!("not PostgreSQL") };
     run_cases(database, CASES).await;
+    let events: Vec<mysql_async::Row> = session.query("SHOW BINLOG EVENTS").await.expect("app may see the log");
+    let found = events.iter().any(|row| row.get::<String, _>("Event_type").as_deref() == Some(event));
+    assert!(found, "no {event} in the log of {kind:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_form_of_transaction_on_mariadb() {
-    run_on(Kind::MariaDb, &[]).await;
+    run_on(Kind::MariaDb, &[], "Write_rows_v1").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_form_of_transaction_on_mysql() {
-    run_on(Kind::MySql, &[]).await;
+    run_on(Kind::MySql, &[], "Write_rows").await;
 }
 
 /// Positions are files and offsets.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_form_of_transaction_on_mysql_without_gtids() {
-    run_on(Kind::MySql, &["gtid_mode=OFF", "enforce_gtid_consistency=OFF"]).await;
+    run_on(Kind::MySql, &["gtid_mode=OFF", "enforce_gtid_consistency=OFF"], "Anonymous_Gtid").await;
 }
 
 /// `log_bin_compress`: events 165 to 171.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_form_of_transaction_in_a_compressed_mariadb_log() {
-    run_on(Kind::MariaDb, &["log_bin_compress=ON", "log_bin_compress_min_len=10"]).await;
+    run_on(Kind::MariaDb, &["log_bin_compress=ON", "log_bin_compress_min_len=10"], "Write_rows_compressed_v1").await;
 }
 
 /// `binlog_transaction_compression`: whole transactions in zstd.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_form_of_transaction_in_a_compressed_mysql_log() {
-    run_on(Kind::MySql, &["binlog_transaction_compression=ON"]).await;
+    run_on(Kind::MySql, &["binlog_transaction_compression=ON"], "Transaction_payload").await;
 }

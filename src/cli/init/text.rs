@@ -142,7 +142,7 @@ fn mysql_grants(plan: &Plan, schemas: &[&str]) -> String {
     let rights = if plan.server.starts_with("MariaDB") {
         "REPLICATION SLAVE, BINLOG MONITOR"
     } else {
-        "REPLICATION SLAVE, REPLICATION CLIENT, RELOAD"
+        "REPLICATION SLAVE, REPLICATION CLIENT, RELOAD, XA_RECOVER_ADMIN"
     };
     let mut text = format!("  CREATE USER {user} IDENTIFIED BY '…';\n  GRANT {rights} ON *.* TO {user};\n");
     for schema in schemas {

@@ -27,16 +27,18 @@ pub async fn problems(config: &SourceConfig, contracts: &Contracts) -> Result<Ve
         .collect();
     let mut problems = settings(&session.flavor, &variables, config.server_id);
     let grants = grants(&mut session).await?;
-    problems.extend(missing_privileges(&session.flavor, &session.account, &grants));
-    problems.extend(super::position::undecided(&mut session).await?.is_none().then(|| {
-        Problem::new(
+    let missing = missing_privileges(&session.flavor, &session.account, &grants);
+    // Good to have, so told where nothing that is needed is missing.
+    if missing.is_empty() && super::position::undecided(&mut session).await?.is_none() {
+        problems.push(Problem::new(
             ProblemKind::Warning,
-            "XA_RECOVER_ADMIN",
-            "is missing: at the first start, XA transactions that are prepared already are not noticed; the tables would stop \
-             at their commit",
+            "privilege XA_RECOVER_ADMIN",
+            "is missing: at the first start, XA transactions that are prepared already go unnoticed, and their commit stops \
+             the tables",
             format!("GRANT XA_RECOVER_ADMIN ON *.* TO {}", session.account),
-        )
-    }));
+        ));
+    }
+    problems.extend(missing);
 
     let collations = catalog::collations(&mut session).await?;
     let tables = catalog::tables(&mut session, config, contracts, &collations).await?;

@@ -38,6 +38,8 @@ use super::wire::{Fault, Wire};
 pub(super) mod fuzz;
 mod packed;
 mod savepoint;
+#[cfg(test)]
+mod tests;
 mod xa;
 
 /// When nothing came for this long, what was gathered is handed on.
@@ -688,25 +690,4 @@ fn tagged(event: &BinlogEvent) -> Result<Open, Fault> {
     let id = TransactionId::MySqlGtid { source: Uuid::from_bytes(gtid.sid()), tag, sequence };
     let micros = gtid.immediate_commit_timestamp();
     Ok(Open::new(Some(id), micros_time(micros).filter(|_| micros != 0), false))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    ///
-    #[test]
-    fn offsets_go_on_where_the_logs_32_bits_start_over() {
-        let gib = 1_u64 << 30;
-        let mut offset = 4;
-        for step in 1..=20 {
-            let next = step * gib / 2 + step;
-            offset = offset_after(offset, next as u32);
-            assert_eq!(offset, next);
-            assert_eq!(offset_after(offset, next as u32), next, "an event of no length");
-        }
-        assert_eq!(offset_after(0xFFFF_FFF0, 0x10), 0x1_0000_0010);
-        assert_eq!(offset_after(0x1_0000_0010, 0x20), 0x1_0000_0020);
-        assert_eq!(offset_after(0x2_FFFF_FFFF, 0), 0x3_0000_0000);
-    }
 }

@@ -35,7 +35,7 @@ pub fn prepare_event(body: &[u8]) -> Result<(bool, String), Fault> {
 /// The bytes of a hex literal's digits.
 pub fn unhex(digits: &str) -> Option<Vec<u8>> {
     let digits = digits.as_bytes();
-    if !digits.len().is_multiple_of(2) {
+    if !digits.len().is_multiple_of(2) || !digits.iter().all(u8::is_ascii_hexdigit) {
         return None;
     }
     digits
