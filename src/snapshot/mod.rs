@@ -32,23 +32,24 @@ pub struct Loaded {
     pub values: ValueCounts,
 }
 
-/// Loads `tables` and returns them open.
+/// Loads `tables` and adds them, open, to `loaded`: also those that were complete before an error came.
 pub async fn first_load<S: Source>(
     source: &S,
     source_name: &str,
     lake: &Lake,
     tables: &[TableName],
-) -> Result<Vec<Loaded>, Error> {
+    loaded: &mut Vec<Loaded>,
+) -> Result<(), Error> {
     if tables.is_empty() {
-        return Ok(Vec::new());
+        return Ok(());
     }
     let (sender, receiver) = mpsc::channel(CHANNEL_BATCHES);
-    let (read, written) = tokio::join!(source.snapshot(tables, sender), write(receiver, source_name, lake));
+    let (read, written) = tokio::join!(source.snapshot(tables, sender), write(receiver, source_name, lake, loaded));
     match (read, written) {
         // The reader only notices that the writer is gone; the writer knows why.
         (Err(source::Error::ReceiverGone), Err(cause)) | (Ok(()), Err(cause)) => Err(cause.into()),
         (Err(cause), _) => Err(cause.into()),
-        (Ok(()), Ok(loaded)) => Ok(loaded),
+        (Ok(()), Ok(())) => Ok(()),
     }
 }
 
@@ -56,8 +57,8 @@ async fn write(
     mut events: mpsc::Receiver<SnapshotEvent>,
     source_name: &str,
     lake: &Lake,
-) -> Result<Vec<Loaded>, lake::Error> {
-    let mut loaded = Vec::new();
+    loaded: &mut Vec<Loaded>,
+) -> Result<(), lake::Error> {
     let mut open: Option<(FirstLoad, Progress)> = None;
     let mut values = ValueCounts::default();
     while let Some(event) = events.recv().await {
@@ -91,7 +92,7 @@ async fn write(
     if let Some((load, _)) = open {
         load.abort().await;
     }
-    Ok(loaded)
+    Ok(())
 }
 
 /// A bar on a terminal, log lines elsewhere.
