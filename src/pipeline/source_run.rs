@@ -397,13 +397,8 @@ impl<S: Source> SourceRun<S> {
     ) -> Result<Vec<Loaded>, Error> {
         let mut loaded = Vec::new();
         loop {
-            let error = match snapshot::first_load(&self.source, &self.name, &self.lake, history, &missing).await {
-                Ok(tables) => {
-                    loaded.extend(tables);
-                    return Ok(loaded);
-                }
-                Err(error) => error,
-            };
+            let load = snapshot::first_load(&self.source, &self.name, &self.lake, history, &missing, &mut loaded).await;
+            let Err(error) = load else { return Ok(loaded) };
             let (snapshot::Error::Source(crate::source::Error::Table { table, .. })
             | snapshot::Error::Lake(crate::lake::Error::Table { table, .. })) = &error
             else {
@@ -418,6 +413,7 @@ impl<S: Source> SourceRun<S> {
             let state = TableState::Stopped { reason: error.to_string(), position: from.to_string() };
             states.insert(table.clone(), state);
             // Those that were complete before the error came are there.
+            missing.retain(|name| !loaded.iter().any(|done| done.table.name() == name));
             let mut still_missing = Vec::new();
             for name in missing {
                 match Table::open(&self.lake, &self.name, &name).await? {

@@ -35,24 +35,26 @@ pub struct Loaded {
     pub values: ValueCounts,
 }
 
-/// Loads `tables` and returns them open. Their layouts are in the history before they are in the lake.
+/// Loads `tables` and adds them, open, to `loaded`: also those that were complete before an error came. Their layouts are in the history
+/// before they are in the lake.
 pub async fn first_load<S: Source>(
     source: &S,
     source_name: &str,
     lake: &Lake,
     history: &mut History,
     tables: &[TableName],
-) -> Result<Vec<Loaded>, Error> {
+    loaded: &mut Vec<Loaded>,
+) -> Result<(), Error> {
     if tables.is_empty() {
-        return Ok(Vec::new());
+        return Ok(());
     }
     let (sender, receiver) = mpsc::channel(CHANNEL_BATCHES);
-    let (read, written) = tokio::join!(source.snapshot(tables, sender), write(receiver, source_name, lake, history));
+    let (read, written) = tokio::join!(source.snapshot(tables, sender), write(receiver, source_name, lake, history, loaded));
     match (read, written) {
         // The reader only notices that the writer is gone; the writer knows why.
         (Err(source::Error::ReceiverGone), Err(cause)) | (Ok(()), Err(cause)) => Err(cause),
         (Err(cause), _) => Err(cause.into()),
-        (Ok(()), Ok(loaded)) => Ok(loaded),
+        (Ok(()), Ok(())) => Ok(()),
     }
 }
 
@@ -61,8 +63,8 @@ async fn write(
     source_name: &str,
     lake: &Lake,
     history: &mut History,
-) -> Result<Vec<Loaded>, Error> {
-    let mut loaded = Vec::new();
+    loaded: &mut Vec<Loaded>,
+) -> Result<(), Error> {
     let mut open: Option<(FirstLoad, Progress)> = None;
     let mut values = ValueCounts::default();
     while let Some(event) = events.recv().await {
@@ -99,7 +101,7 @@ async fn write(
     if let Some((load, _)) = open {
         load.abort().await;
     }
-    Ok(loaded)
+    Ok(())
 }
 
 /// Begins the table's history anew.

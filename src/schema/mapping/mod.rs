@@ -46,6 +46,8 @@ pub enum Override {
     BooleanOfOne,
     /// An integer type that holds at least as much.
     WiderInteger,
+    /// Any integer type; what does not fit it exactly is out of range.
+    Integer,
     /// `long`; larger values are out of range.
     Long,
     /// `decimal(P,S)` that has room for every value.
@@ -63,6 +65,7 @@ impl Override {
         match self {
             Self::BooleanOfOne => "`boolean` for `tinyint(1)`",
             Self::WiderInteger => "a wider integer",
+            Self::Integer => "an integer",
             Self::Long => "`long`",
             Self::WiderDecimal => "a `decimal` with room for every value",
             Self::Decimal => "`decimal(P,S)`",

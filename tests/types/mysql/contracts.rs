@@ -94,6 +94,8 @@ async fn values_without_a_form_in_the_lake_follow_the_policy_and_are_counted() {
             case.run(&format!("UPDATE {table} SET m = '2023-02-29 01:02:03' WHERE id = 13")).await;
         }
         case.run(&format!("INSERT INTO by_fail VALUES (12, {good})")).await;
+        // A table that stops stays as it was at the last commit.
+        case.lakeward.try_catch_up();
         case.run(&format!("INSERT INTO by_fail VALUES (11, {bad})")).await;
         let (_, log) = case.lakeward.try_catch_up();
         assert!(log.contains("2024-02-31"), "{kind:?}: {log}");
@@ -150,10 +152,13 @@ async fn a_key_without_a_form_in_the_lake_stops_the_table() {
         case.lakeward.catch_up();
         for table in ["dates", "dates_as_text"] {
             case.run(&format!("INSERT INTO {table} VALUES ('2024-02-28', 1)")).await;
+        }
+        case.run("INSERT INTO texts VALUES ('a', 1)").await;
+        case.lakeward.catch_up();
+        for table in ["dates", "dates_as_text"] {
             case.run(&format!("INSERT INTO {table} VALUES ('0000-00-00', 2), ('2024-02-31', 3)")).await;
         }
         case.run("UPDATE dates_as_text SET v = 30 WHERE v = 3").await;
-        case.run("INSERT INTO texts VALUES ('a', 1)").await;
         case.run("INSERT INTO texts VALUES (X'8540', 2)").await;
         case.lakeward.try_catch_up();
         for (table, told) in [("dates", "`0000-00-00` in a key column"), ("texts", "in a key column")] {
