@@ -163,7 +163,7 @@ impl Bed {
             if found == *expected {
                 return;
             }
-            if started.elapsed() > Duration::from_secs(60) || !daemon.is_running() {
+            if started.elapsed() > Duration::from_secs(180) || !daemon.is_running() {
                 panic!("{case}: the lake holds {found}, expected is {expected}\n{}", daemon.log());
             }
             std::thread::sleep(Duration::from_millis(250));

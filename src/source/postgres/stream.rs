@@ -42,6 +42,9 @@ const SILENCE_MAX: Duration = Duration::from_secs(WAL_SENDER_TIMEOUT.as_secs() +
 const REMEDY: &str = "schema changes are applied from the next release on; remove the table's folder in the lake and \
                       restart to load it again";
 
+const VALUE_REMEDY: &str = "mend it at the source, or say in the table's contract what becomes of it, then remove the table's \
+                            folder in the lake and restart to load it again";
+
 const RELOAD: &str = "remove the table's folder in the lake and restart to load it again";
 
 /// How much longer than asked a stream goes on to settle what a look found.
@@ -481,7 +484,7 @@ impl Follower<'_> {
             Ok(rows) => self.collector.decoded(rows, bytes).await,
             Err(RowError::Value(finding)) => {
                 let name = name.clone();
-                self.stop_table(&name, finding).await
+                self.stop_table_with(&name, finding, VALUE_REMEDY).await
             }
             Err(RowError::Source(error)) => Err(error),
         }
