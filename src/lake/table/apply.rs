@@ -356,5 +356,5 @@ fn next_rows_max(rows_max: usize, complete: &RecordBatch, memory_bytes: u64) -> 
     let row_bytes = (complete.get_array_memory_size() / complete.num_rows()).max(1) as u64;
     // They are in memory as read, as picked and as merged.
     let fit = usize::try_from(memory_bytes / 16 / row_bytes).unwrap_or(usize::MAX);
-    fit.clamp(16, rows_max.saturating_mul(8))
+    fit.min(rows_max.saturating_mul(8)).max(16)
 }
