@@ -49,7 +49,8 @@ pub async fn first_load<S: Source>(
         return Ok(());
     }
     let (sender, receiver) = mpsc::channel(CHANNEL_BATCHES);
-    let (read, written) = tokio::join!(source.snapshot(tables, sender), write(receiver, source_name, lake, history, loaded));
+    let (read, written) =
+        tokio::join!(source.snapshot(tables, sender), write(receiver, source_name, lake, history, loaded));
     match (read, written) {
         // The reader only notices that the writer is gone; the writer knows why.
         (Err(source::Error::ReceiverGone), Err(cause)) | (Ok(()), Err(cause)) => Err(cause),

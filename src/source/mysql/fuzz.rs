@@ -1,12 +1,13 @@
 //! The decoders of this folder for any bytes (see `source::fuzz`).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::schema::{Column, LakeType, Policy, RowIdentity, TableName, TableSchema};
 use crate::source::fuzz::check_rows;
 use crate::source::{Collector, CollectorLimits, Position};
 
-use super::charset::Collations;
+use super::charset::{Collations, Shape, Table};
 use super::declared::Declared;
 use super::flavor::Vendor;
 use super::plan::{Plan, RowsKind};
@@ -36,7 +37,10 @@ pub(super) fn collations() -> Collations {
         (255, "utf8mb4"),
     ];
     let table: String = (0..256_u32).map(|byte| format!("{:08X}", byte + u32::from(byte > 127) * 0x100)).collect();
-    Collations::new(sets.map(|(id, name)| (id, name.to_owned())), [("cp1250".to_owned(), table)])
+    let shape = Shape::of("cp1250", 1).expect("one byte a character");
+    let table = Table::new(shape, &table).expect("256 characters");
+    let tables = HashMap::from([("cp1250".to_owned(), Arc::new(table))]);
+    Collations::new(sets.map(|(id, name)| (id, name.to_owned())), Arc::new(tables))
 }
 
 /// How a column that the log lays out like this could be declared.
@@ -152,12 +156,12 @@ pub fn mysql_values(selector: u8, input: &[u8]) {
     };
     match selector % 9 {
         0 => {
-            if let Some(days) = temporal::date(bytes) {
+            if let Some(days) = temporal::date(bytes).days() {
                 in_lake(Some(i64::from(days) * 86_400_000_000));
             }
         }
-        1 => in_lake(temporal::datetime2(bytes, precision)),
-        2 => in_lake(temporal::timestamp2(bytes, precision)),
+        1 => in_lake(temporal::datetime2(bytes, precision).ok().and_then(|civil| civil.micros())),
+        2 => in_lake(temporal::timestamp2(bytes, precision).ok().flatten()),
         3 => {
             let size = 3 + temporal::fraction_bytes(precision);
             if bytes.len() == size {
@@ -170,7 +174,7 @@ pub fn mysql_values(selector: u8, input: &[u8]) {
         4 => {
             let _ = temporal::time_old(bytes);
         }
-        5 => in_lake(temporal::datetime_old(bytes)),
+        5 => in_lake(temporal::datetime_old(bytes).micros()),
         6 => in_lake(temporal::timestamp_old(bytes)),
         7 => {
             let Some((&scale, packed)) = bytes.split_first() else { return };

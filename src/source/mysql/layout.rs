@@ -412,7 +412,10 @@ mod tests {
     }
 
     fn collations() -> Collations {
-        Collations::new([(8, "latin1".to_owned()), (45, "utf8mb4".to_owned()), (63, "binary".to_owned())], [])
+        Collations::new(
+            [(8, "latin1".to_owned()), (45, "utf8mb4".to_owned()), (63, "binary".to_owned())],
+            Default::default(),
+        )
     }
 
     fn completed(layout: Option<&Layout>) -> Result<TableMap, Fault> {

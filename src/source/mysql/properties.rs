@@ -46,7 +46,7 @@ fn decoded(declaration: &str, column: MapColumn, rows: &[Option<Vec<u8>>]) -> Ar
     let (out, _kept) = tokio::sync::mpsc::channel(1);
     let mut collector = Collector::new(Position::Lsn(0), CollectorLimits::default(), out);
     let sink = collector.rows(&schema);
-    let event = RowsEvent { table_id: 1, width: 1, complete: true, rows: &wire };
+    let event = RowsEvent { table_id: 1, width: 1, complete: true, present: [&[1], &[1]], rows: &wire };
     let count = plan.decode(RowsKind::Write, &event, sink).expect("well formed");
     assert_eq!(count, rows.len());
     sink.builder.finish().expect("one column of the schema's type").column(0).clone()

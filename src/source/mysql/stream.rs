@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::config::{Contracts, SourceConfig};
 use crate::schema::{Layout, TableName, TableSchema};
-use crate::source::{Collector, Error, Event, Mark, Position, StreamRequest, TransactionId};
+use crate::source::{Collector, Error, Event, Mark, Position, StreamRequest, TableStart, TransactionId};
 
 use super::charset::Collations;
 use super::compressed::{self, Head};
@@ -57,6 +57,13 @@ struct Followed {
     past: bool,
     stopped: bool,
     excluded: Vec<String>,
+}
+
+impl Followed {
+    fn new(start: TableStart, excluded: Vec<String>) -> Self {
+        let TableStart { schema, position, layout } = start;
+        Self { schema, layout, position, past: false, stopped: false, excluded }
+    }
 }
 
 /// A table map in force.
@@ -145,40 +152,11 @@ pub async fn follow(
         .into_iter()
         .map(|(name, start)| {
             let excluded = excluded(&name);
-            let followed = Followed {
-                schema: start.schema,
-                layout: start.layout,
-                position: start.position,
-                past: false,
-                stopped: false,
-                excluded,
-            };
-            (name, followed)
+            (name, Followed::new(start, excluded))
         })
         .collect();
-    let (file, offset, by_offset) = match &request.from {
-        Position::BinlogOffset { file, offset } => (file.clone(), *offset, true),
-        _ => (String::new(), 0, false),
-    };
-    let spelled = |name: &TableName| spelling(names_ignore_case, &name.schema, &name.table);
-    let mut reader = Reader {
-        names: tables.keys().map(|name| (spelled(name), name.clone())).collect(),
-        tables,
-        collector: Collector::new(request.from, request.limits, out),
-        collations,
-        vendor,
-        names_ignore_case,
-        maps: HashMap::new(),
-        open: None,
-        file,
-        offset,
-        by_offset,
-        all_past: false,
-        found: false,
-        ahead: VecDeque::new(),
-        reread: None,
-    };
-    reader.pass_tables();
+    let out = Collector::new(request.from, request.limits, out);
+    let mut reader = Reader::new(out, tables, collations, vendor, names_ignore_case);
     reader.run(transport, request.stop).await
 }
 
@@ -187,6 +165,40 @@ fn spelling(ignore_case: bool, schema: &str, table: &str) -> (String, String) {
 }
 
 impl Reader {
+    /// Begins at the collector's position.
+    fn new(
+        collector: Collector,
+        tables: HashMap<TableName, Followed>,
+        collations: Collations,
+        vendor: Vendor,
+        names_ignore_case: bool,
+    ) -> Self {
+        let (file, offset, by_offset) = match collector.position() {
+            Position::BinlogOffset { file, offset } => (file.clone(), *offset, true),
+            _ => (String::new(), 0, false),
+        };
+        let spelled = |name: &TableName| spelling(names_ignore_case, &name.schema, &name.table);
+        let mut reader = Self {
+            names: tables.keys().map(|name| (spelled(name), name.clone())).collect(),
+            tables,
+            collector,
+            collations,
+            vendor,
+            names_ignore_case,
+            maps: HashMap::new(),
+            open: None,
+            file,
+            offset,
+            by_offset,
+            all_past: false,
+            found: false,
+            ahead: VecDeque::new(),
+            reread: None,
+        };
+        reader.pass_tables();
+        reader
+    }
+
     async fn run(&mut self, mut transport: Transport, stop: tokio_util::sync::CancellationToken) -> Result<(), Error> {
         let mut heard = Instant::now();
         loop {

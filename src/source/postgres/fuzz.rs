@@ -3,11 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::catalog::ResolvedType;
 use super::pgoutput::{self, Message, OldKind, Relation, Tuple, Value};
 use super::plan::Plan;
 use super::text::{self, Decode, Outcome};
-use super::types;
+use super::types::{self, Element, ResolvedType};
 use crate::schema::{Column, ColumnBuilder, LakeType, Policy, RowIdentity, TableName, TableSchema};
 use crate::source::fuzz::check_rows;
 use crate::source::{Collector, CollectorLimits, Position, RowSink};
@@ -38,8 +37,8 @@ pub fn pgoutput(mut input: &[u8]) {
             Message::Update { relation, old, new } => {
                 rows(&mut collector, &mut plans, relation, |plan, sink| plan.update(sink, old, &new));
             }
-            Message::Delete { relation, old: (_, old) } => {
-                rows(&mut collector, &mut plans, relation, |plan, sink| plan.delete(sink, &old).map(|()| 1));
+            Message::Delete { relation, old: (kind, old) } => {
+                rows(&mut collector, &mut plans, relation, |plan, sink| plan.delete(sink, (kind, &old)).map(|()| 1));
             }
             _ => {}
         }
@@ -83,12 +82,18 @@ fn schema_of(relation: &Relation<'_>) -> (Arc<TableSchema>, Vec<ResolvedType>) {
             name: format!("type {}", column.type_oid),
             base_oid: column.type_oid,
             base_typmod: column.typmod,
+            element: ARRAYS.iter().find(|(array, _)| *array == column.type_oid).map(|(_, element)| Element {
+                base_oid: *element,
+                base_typmod: -1,
+                delimiter: ',',
+            }),
+            dimensions: 0,
         })
         .collect();
     let columns = relation.columns.iter().zip(&types).map(|(column, found)| Column {
         name: column.name.to_owned(),
         source_type: found.name.clone(),
-        lake_type: types::mapping(found.base_oid, found.base_typmod).lake_type,
+        lake_type: types::natural(found).lake_type,
         nullable: !column.key,
         policy: Policy::default(),
     });
@@ -154,6 +159,9 @@ fn encode(message: &Message<'_>) -> Option<Vec<u8>> {
     Some(out)
 }
 
+/// Array types and what they hold (pg_type.dat): int4, text, numeric, timestamptz, bytea.
+const ARRAYS: [(u32, u32); 5] = [(1007, 23), (1009, 25), (1231, 1700), (1185, 1184), (1001, 17)];
+
 const DECODES: [(Decode, LakeType); 15] = [
     (Decode::Boolean, LakeType::Boolean),
     (Decode::Short, LakeType::Short),
@@ -174,9 +182,16 @@ const DECODES: [(Decode, LakeType); 15] = [
 
 /// The text of one value: one value is appended, or none and an error; the same text by `COPY` gives the same.
 pub fn text_values(selector: u8, input: &[u8]) {
-    let (decode, lake_type) = DECODES[usize::from(selector) % DECODES.len()];
+    let (decode, lake_type) = &DECODES[usize::from(selector) % DECODES.len()];
+    // The upper half of the selectors: lists of the same.
+    let (decode, lake_type) = match lake_type.element().filter(|_| selector >= 128) {
+        Some(element) => {
+            (Decode::Array { element: Box::new(decode.clone()), delimiter: b',' }, LakeType::Array(element))
+        }
+        None => (decode.clone(), *lake_type),
+    };
     let mut builder = ColumnBuilder::new(lake_type);
-    let outcome = text::append(decode, input, &mut builder);
+    let outcome = text::append(&decode, input, &mut builder);
     assert_eq!(builder.len(), usize::from(outcome.is_ok()), "one value or none for {outcome:?}");
     if let (Ok(Outcome::Exact), ColumnBuilder::Timestamp(values)) = (&outcome, &builder) {
         // An offset may move it a little out of the years that a date may have.

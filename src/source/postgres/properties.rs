@@ -28,7 +28,7 @@ fn decoded(decode: Decode, lake_type: LakeType, text: &str) -> ArrayRef {
         identity: RowIdentity::Key,
     };
     let mut rows = RowBuilder::new(Arc::new(schema));
-    let outcome = text::append(decode, text.as_bytes(), &mut rows.columns[0]);
+    let outcome = text::append(&decode, text.as_bytes(), &mut rows.columns[0]);
     assert!(matches!(outcome, Ok(Outcome::Exact)), "{text}: {outcome:?}");
     rows.end_row().expect("one value");
     rows.finish().expect("of the column's type").column(0).clone()

@@ -14,7 +14,7 @@ use super::super::fuzz::collations;
 use super::{Followed, Reader};
 use crate::schema::{Column, Policy, RowIdentity, TableName, TableSchema};
 use crate::source::fuzz::check_rows;
-use crate::source::{Collector, CollectorLimits, Error, Event, Position};
+use crate::source::{Collector, CollectorLimits, Error, Event, Position, TableStart};
 
 /// More events than one log event can cause.
 const CHANNEL: usize = 1024;
@@ -48,26 +48,11 @@ fn reader(flags: u8, out: mpsc::Sender<Event>) -> Reader {
     };
     let schema = plain();
     let name = schema.name.clone();
-    let followed = Followed { schema, position: from.clone(), past: false, stopped: false, excluded: Vec::new() };
+    let start = TableStart { schema, position: from.clone(), layout: None };
     // Small limits: what they cause belongs to what is tested.
     let limits = CollectorLimits { rows_max: 8, bytes_max: 4096, ..CollectorLimits::default() };
-    let mut reader = Reader {
-        names: HashMap::from([((name.schema.clone(), name.table.clone()), name.clone())]),
-        tables: HashMap::from([(name, followed)]),
-        collector: Collector::new(from.clone(), limits, out),
-        collations: collations(),
-        vendor,
-        names_ignore_case: false,
-        maps: HashMap::new(),
-        open: None,
-        file: if by_offset { "binlog.000001".to_owned() } else { String::new() },
-        offset: if by_offset { 4 } else { 0 },
-        by_offset,
-        all_past: false,
-        found: false,
-    };
-    reader.pass_tables();
-    reader
+    let tables = HashMap::from([(name, Followed::new(start, Vec::new()))]);
+    Reader::new(Collector::new(from, limits, out), tables, collations(), vendor, false)
 }
 
 /// A log of MySQL or MariaDB (bit 0 of the first byte), read by GTIDs or by offsets (bit 1): whole events as in a

@@ -33,23 +33,12 @@ fn reader() -> (Reader, mpsc::Receiver<Event>) {
         identity: RowIdentity::Key,
     };
     let position = Position::BinlogOffset { file: "binlog.000007".to_owned(), offset: 1000 };
-    let followed = Followed { schema: Arc::new(schema), position, past: false, stopped: false, excluded: Vec::new() };
+    let start = TableStart { schema: Arc::new(schema), position, layout: None };
     let (out, events) = mpsc::channel(100);
-    let reader = Reader {
-        collector: Collector::new(from, CollectorLimits::default(), out),
-        collations: Collations::default(),
-        vendor: Vendor::MySql,
-        names_ignore_case: false,
-        names: HashMap::from([(("shop".to_owned(), "goods".to_owned()), name.clone())]),
-        tables: HashMap::from([(name, followed)]),
-        maps: HashMap::new(),
-        open: None,
-        file: "binlog.000007".to_owned(),
-        offset: 500,
-        by_offset: true,
-        all_past: false,
-        found: false,
-    };
+    let collector = Collector::new(from, CollectorLimits::default(), out);
+    let tables = HashMap::from([(name, Followed::new(start, Vec::new()))]);
+    let mut reader = Reader::new(collector, tables, Collations::default(), Vendor::MySql, false);
+    reader.offset = 500;
     (reader, events)
 }
 
