@@ -76,7 +76,13 @@ impl Followed {
     /// Starts the daemon and waits until it follows the log.
     pub fn start(&mut self) -> Daemon {
         let mut daemon = self.lakeward.start();
-        daemon.wait_for_log("streaming");
+        // Many tables are loaded first, which takes its time on a busy machine.
+        let started = Instant::now();
+        while !daemon.log().contains("streaming") {
+            assert!(daemon.is_running(), "lakeward ended:\n{}", daemon.log());
+            assert!(started.elapsed() < Duration::from_secs(300), "it does not start to stream:\n{}", daemon.log());
+            std::thread::sleep(Duration::from_millis(100));
+        }
         daemon
     }
 
