@@ -691,7 +691,8 @@ impl Reader {
 /// Follows the offset in a file; the log's own field has 32 bits and starts over in longer files. No event is so
 /// long that it could start over twice.
 fn offset_after(offset: u64, log_pos: u32) -> u64 {
-    offset + u64::from(log_pos.wrapping_sub(offset as u32))
+    // A rotation may name any offset.
+    offset.saturating_add(u64::from(log_pos.wrapping_sub(offset as u32)))
 }
 
 /// MySQL's `GTID_TAGGED_LOG_EVENT`, whose self-describing form mysql_common reads.
