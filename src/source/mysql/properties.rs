@@ -371,18 +371,10 @@ proptest! {
         prop_assert_eq!(decoded, texts.iter().map(Option::as_deref).collect::<Vec<_>>());
     }
 
-    /// M-13: what the character set holds comes back.
+    /// M-13: what the character set holds comes back. (Sets of one to four bytes come as tables of the server's:
+    /// tests/types/mysql/charsets.rs.)
     #[test]
-    fn text_of_every_character_set_decodes_to_itself(text in "[a-z가-힣ぁ-ん一-龥é]{0,20}") {
-        for (name, encoding) in
-            [("euckr", encoding_rs::EUC_KR), ("gbk", encoding_rs::GBK), ("cp932", encoding_rs::SHIFT_JIS)]
-        {
-            let (bytes, _, lost) = encoding.encode(&text);
-            if !lost {
-                let charset = collations().by_name(name).expect(name);
-                prop_assert_eq!(charset.decode(&bytes), (text.as_str().into(), false));
-            }
-        }
+    fn text_of_every_wide_character_set_decodes_to_itself(text in "[a-z가-힣ぁ-ん一-龥é]{0,20}") {
         let utf16: Vec<u16> = text.encode_utf16().collect();
         let big: Vec<u8> = utf16.iter().flat_map(|unit| unit.to_be_bytes()).collect();
         let little: Vec<u8> = utf16.iter().flat_map(|unit| unit.to_le_bytes()).collect();
