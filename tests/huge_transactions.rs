@@ -148,7 +148,7 @@ async fn stays_within_its_budget(kind: Kind) {
     std::thread::sleep(Duration::from_secs(2));
     let peak = peak_mib(&daemon);
     println!("{kind:?}: peak memory {peak} MiB ({before} MiB before), budget {BUDGET_MIB} MiB");
-    let allowed = BUDGET_MIB + PROCESS_MIB + (2 * ROWS * INDEX_BYTES_PER_ROW >> 20);
+    let allowed = BUDGET_MIB + PROCESS_MIB + ((2 * ROWS * INDEX_BYTES_PER_ROW) >> 20);
     assert!(peak < allowed, "peak memory {peak} MiB, allowed {allowed} MiB");
     let (status, log) = daemon.terminate();
     assert!(status.success(), "{log}");
