@@ -4,6 +4,8 @@
 //! there is one way to recover and it is the way every start takes. Transient errors are tried again with growing pauses,
 //! definite ones end the run of this source; other sources do not notice.
 
+mod commit_loop;
+
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::sync::{Arc, Mutex};
@@ -11,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::Gatherer;
@@ -24,7 +25,8 @@ use crate::lake::{Lake, Spill, Table};
 use crate::ledger::{self, Entry, History, Holder, Lease, Ledger, TableState};
 use crate::schema::{TableName, TableSchema, ValueCounts};
 use crate::snapshot::{self, Loaded};
-use crate::source::{CollectorLimits, Event, Position, ProblemKind, Source, StreamRequest, TableStart};
+use crate::source::{CollectorLimits, Position, ProblemKind, Source, StreamRequest, TableStart};
+use commit_loop::Loop;
 
 /// Events between the reader and the gatherer; each is a batch of rows or smaller.
 const CHANNEL_EVENTS: usize = 8;
@@ -36,12 +38,6 @@ const EVENT_SHARE: u64 = 128;
 /// What a batch may hold in memory, as a share of the budget: one is gathered while another is written, which needs it a
 /// second time in columns of its own and, encoded, a third.
 const BATCH_SHARE: u64 = 4;
-
-/// How often the ledger follows a position that moves without changes of our tables.
-const IDLE_LEDGER_EVERY: Duration = Duration::from_secs(10);
-
-/// How often the ledger is written when not even the position moves: says that lakeward is alive and up to date.
-const STILL_LEDGER_EVERY: Duration = Duration::from_secs(60);
 
 /// With `--until-caught-up`, how often a transient error is tried again before the run fails.
 const ONE_SHOT_RETRIES: usize = 4;
@@ -542,129 +538,6 @@ impl<S: Source> SourceRun<S> {
                 }
             })
             .collect();
-    }
-}
-
-/// The loop that takes events in and sends batches off; one commit is under way at a time, the next batch gathers
-/// meanwhile.
-struct Loop<'a, S> {
-    run: &'a SourceRun<S>,
-    gatherer: Gatherer,
-    /// Away while a commit is under way.
-    committer: Option<Committer>,
-    committing: Option<JoinHandle<(Committer, Result<(), Error>)>>,
-    durable: watch::Sender<Position>,
-    target: Option<Position>,
-    stream_stop: CancellationToken,
-    /// The source has ended; what is complete is committed and then the loop ends.
-    draining: bool,
-    last_ledger: Instant,
-}
-
-impl<S: Source> Loop<'_, S> {
-    async fn run(mut self, mut events: mpsc::Receiver<Event>) -> Result<(), Error> {
-        let mut clock = tokio::time::interval(Duration::from_millis(100));
-        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            self.start_commit_if_due();
-            if self.draining && self.committing.is_none() {
-                break;
-            }
-            tokio::select! {
-                done = wait(&mut self.committing), if self.committing.is_some() => {
-                    let (committer, result) = done?;
-                    self.committing = None;
-                    let outcome = result.and_then(|()| self.committed(&committer));
-                    self.committer = Some(committer);
-                    outcome?;
-                }
-                event = events.recv(), if !self.draining && self.has_room() => match event {
-                    Some(event) => self.take(event).await?,
-                    None => self.draining = true,
-                },
-                _ = clock.tick() => {}
-            }
-        }
-        if let Some(committer) = &mut self.committer {
-            if tokio::time::timeout(FAREWELL_MAX, committer.finish()).await.is_err() {
-                tracing::warn!(source = self.run.name, "a checkpoint is not finished; the next one will be");
-            }
-            self.run.report(committer);
-        }
-        Ok(())
-    }
-
-    async fn take(&mut self, event: Event) -> Result<(), Error> {
-        if let Event::Boundary { position, .. } = &event
-            && self.target.as_ref().is_some_and(|target| position.covers(target))
-        {
-            // Nothing after this boundary is waited for.
-            self.stream_stop.cancel();
-        }
-        self.gatherer.add(event);
-        self.gatherer.make_room().await
-    }
-
-    /// While a commit is under way, the next batch may grow to the limits but not beyond.
-    fn has_room(&self) -> bool {
-        self.committing.is_none() || !self.is_full()
-    }
-
-    fn is_full(&self) -> bool {
-        let complete = self.gatherer.complete();
-        let rows_max = complete.rows >= self.run.commit.rows_max;
-        rows_max || complete.spilled || self.gatherer.bytes() >= self.run.batch_bytes_max()
-    }
-
-    fn is_due(&self) -> bool {
-        let complete = self.gatherer.complete();
-        let Some(position) = &complete.position else { return self.gatherer.has_stopped_tables() };
-        let age = complete.since.map_or(Duration::ZERO, |since| since.elapsed());
-        let ending = self.draining || self.stream_stop.is_cancelled();
-        if !complete.is_empty() || self.gatherer.has_stopped_tables() {
-            return ending || self.is_full() || age >= self.run.commit.interval;
-        }
-        let moved = *position != *self.durable.borrow();
-        let still = self.last_ledger.elapsed();
-        moved && (ending || still >= IDLE_LEDGER_EVERY) || still >= STILL_LEDGER_EVERY
-    }
-
-    fn start_commit_if_due(&mut self) {
-        if self.committing.is_some() || !self.is_due() {
-            return;
-        }
-        let Some(mut committer) = self.committer.take() else { return };
-        let (batch, stopped) = self.gatherer.cut();
-        committer.entry.source_notes = self.run.source.notes();
-        self.committing = Some(tokio::spawn(async move {
-            let (rows, transactions, tables) = (batch.rows, batch.transactions, batch.tables.len());
-            let started = Instant::now();
-            let result = committer.commit(batch, stopped).await;
-            if result.is_ok() && rows > 0 {
-                let (source, position) = (&committer.source, &committer.entry.position);
-                let seconds = started.elapsed().as_secs_f64();
-                tracing::info!(source, rows, transactions, tables, seconds, position, "committed");
-            }
-            (committer, result)
-        }));
-    }
-
-    fn committed(&mut self, committer: &Committer) -> Result<(), Error> {
-        self.last_ledger = Instant::now();
-        self.run.report(committer);
-        let position = parse_position(&committer.entry.position)?;
-        self.durable.send_replace(position);
-        Ok(())
-    }
-}
-
-/// Waits for the commit under way.
-async fn wait(
-    committing: &mut Option<JoinHandle<(Committer, Result<(), Error>)>>,
-) -> Result<(Committer, Result<(), Error>), tokio::task::JoinError> {
-    match committing {
-        Some(task) => task.await,
-        None => std::future::pending().await,
     }
 }
 

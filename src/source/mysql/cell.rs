@@ -403,7 +403,8 @@ mod tests {
             }
             assert_eq!(lands(&mut rows), (shown.to_owned(), reason), "{declaration} as {lake_type}: {value}");
         }
-        let cases: [(&str, &str, &[u8], &str, Option<Reason>); 4] = [
+        type Bits<'a> = (&'a str, &'a str, &'a [u8], &'a str, Option<Reason>);
+        let cases: [Bits; 4] = [
             ("bit(1)", "long", &[1], "1", None),
             ("bit(9)", "long", &[1, 2], "258", None),
             ("bit(64)", "long", &[0xFF; 8], "NULL", out),

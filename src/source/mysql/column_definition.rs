@@ -382,24 +382,21 @@ pub fn change(before: &LayoutColumn, after: &LayoutColumn, strict: bool) -> Effe
                 return values("numbers out of the new range were cut");
             }
         }
-        Family::Datetime | Family::Timestamp | Family::Time => {
-            // Rounding is no error in any mode.
-            if argument(&new, 0, 0) < argument(&old, 0, 0) {
-                return values("fractions were rounded");
-            }
+        // Rounding is no error in any mode.
+        Family::Datetime | Family::Timestamp | Family::Time if argument(&new, 0, 0) < argument(&old, 0, 0) => {
+            return values("fractions were rounded");
         }
-        Family::Float | Family::Double => {
-            if old.arguments != new.arguments && !new.arguments.is_empty() {
-                return values("numbers were rounded");
-            }
+        Family::Float | Family::Double if old.arguments != new.arguments && !new.arguments.is_empty() => {
+            return values("numbers were rounded");
         }
         // Without digits of their own in the lake: decimals that are kept as text.
         Family::Decimal if old.decimal() != new.decimal() => return values("its digits changed"),
         Family::Bit if argument(&new, 0, 1) != argument(&old, 0, 1) => return values("its width changed"),
-        Family::Binary if old.name == "binary" || new.name == "binary" => {
-            if old.name != new.name || old.arguments != new.arguments {
-                return values("values were filled up or cut");
-            }
+        Family::Binary
+            if (old.name == "binary" || new.name == "binary")
+                && (old.name != new.name || old.arguments != new.arguments) =>
+        {
+            return values("values were filled up or cut");
         }
         Family::Enum | Family::Set => {
             let (Some(had), Some(has)) = (labels(&before.declaration), labels(&after.declaration)) else {

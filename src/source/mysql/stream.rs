@@ -6,8 +6,6 @@
 //! tables it concerns with a definite error and leaves the others running; an event of a kind that could carry rows
 //! unseen stops the source. Nothing is skipped silently.
 
-mod schema_change;
-
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,15 +30,19 @@ use super::plan::{Plan, RowsKind};
 use super::statement::{Named, Statement};
 use super::table_map::{self, RowsEvent, TableMap};
 use super::transport::{SEARCH_SILENCE_MAX, SILENCE_MAX, Transport};
-use super::wire::{Fault, Wire};
+use super::wire::Fault;
 
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzz;
 mod packed;
+mod rotation;
 mod savepoint;
+mod schema_change;
 #[cfg(test)]
 mod tests;
 mod xa;
+
+use rotation::offset_after;
 
 /// When nothing came for this long, what was gathered is handed on.
 const PAUSE: Duration = Duration::from_millis(15);
@@ -612,47 +614,6 @@ impl Reader {
         self.names.get(&spelling(self.names_ignore_case, schema, &named.table)).cloned()
     }
 
-    async fn rotate(&mut self, body: &[u8], artificial: bool) -> Result<(), Error> {
-        let mut wire = Wire::new(body);
-        let offset = wire.u64().map_err(|fault| self.protocol("a rotation", &fault))?;
-        let name = wire.rest();
-        if artificial {
-            // The first one comes before the format is known, so its checksum may hang on to the name. A later one names
-            // the next file where the log has no rotation of its own, after a restart of the server.
-            let numbered = |name: &[u8]| {
-                let number = name.rsplit(|byte| *byte == b'.').next().unwrap_or_default();
-                !number.is_empty() && number.iter().all(u8::is_ascii_digit)
-            };
-            let without_checksum = &name[..name.len().saturating_sub(4)];
-            if [name, without_checksum].contains(&self.file.as_bytes()) {
-                return Ok(());
-            }
-            let name = if numbered(name) { name } else { without_checksum };
-            self.file = String::from_utf8_lossy(name).into_owned();
-            self.offset = offset;
-            return Ok(());
-        }
-        self.file_boundary().await?;
-        self.file = String::from_utf8_lossy(name).into_owned();
-        self.offset = offset;
-        self.maps.clear();
-        Ok(())
-    }
-
-    /// No transaction spans two files: one that is open here was cut off by a crash of the server, and never happened.
-    async fn file_boundary(&mut self) -> Result<(), Error> {
-        self.maps.clear();
-        match &self.open {
-            None => Ok(()),
-            Some(open) if open.touched.is_empty() && !open.xa => self.commit(None).await,
-            Some(_) => {
-                tracing::warn!(position = %self.collector.position(), "the log ends inside a transaction; it is dropped");
-                self.open = None;
-                self.collector.rollback().await
-            }
-        }
-    }
-
     async fn stop_table(&mut self, name: &TableName, finding: String, remedy: String) -> Result<(), Error> {
         self.note_unsent(name.clone());
         if let Some(table) = self.tables.get_mut(name) {
@@ -686,13 +647,6 @@ impl Reader {
             remedy: remedy.to_owned(),
         }
     }
-}
-
-/// Follows the offset in a file; the log's own field has 32 bits and starts over in longer files. No event is so
-/// long that it could start over twice.
-fn offset_after(offset: u64, log_pos: u32) -> u64 {
-    // A rotation may name any offset.
-    offset.saturating_add(u64::from(log_pos.wrapping_sub(offset as u32)))
 }
 
 /// MySQL's `GTID_TAGGED_LOG_EVENT`, whose self-describing form mysql_common reads.

@@ -22,11 +22,6 @@ impl Plan {
         let mut after = Vec::with_capacity(event.width);
         let mut rows = 0;
         let [first, second] = if event.complete { [None, None] } else { event.present.map(Some) };
-        if self.schema.identity == RowIdentity::AppendOnly && kind != RowsKind::Write {
-            return Err(Fault::new(
-                "a row was updated or deleted, but the contract says that rows are only ever added",
-            ));
-        }
         if !event.complete {
             self.images.check_known()?;
         }
