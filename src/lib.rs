@@ -6,6 +6,8 @@
 //!
 //! Without the feature `daemon` there are only the sources and what they stand on: for the fuzz targets.
 
+#![forbid(unsafe_code)]
+
 #[cfg(feature = "daemon")]
 pub mod cli;
 pub mod config;

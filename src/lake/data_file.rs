@@ -20,11 +20,11 @@ use indexmap::IndexMap;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, RowSelection, RowSelectionPolicy, RowSelector};
 use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::KeyValue;
+use parquet::file::metadata::{KeyValue, PageIndexPolicy};
 use parquet::file::properties::WriterProperties;
 use roaring::RoaringTreemap;
 
@@ -324,7 +324,7 @@ pub async fn read_columns(
 pub async fn count_rows(store: &Arc<dyn ObjectStore>, schema: &TableSchema, add: &Add) -> Result<u64, Error> {
     match record_count(add) {
         Some(rows) => Ok(rows),
-        None => Ok(open(store, schema, add).await?.metadata().file_metadata().num_rows().max(0) as u64),
+        None => Ok(open(store, schema, add, PageIndexPolicy::Skip).await?.metadata().file_metadata().num_rows().max(0) as u64),
     }
 }
 
@@ -332,11 +332,14 @@ async fn open(
     store: &Arc<dyn ObjectStore>,
     schema: &TableSchema,
     add: &Add,
+    pages: PageIndexPolicy,
 ) -> Result<ParquetRecordBatchStreamBuilder<ObjectReader>, Error> {
     // The action's path is decoded already: `Path::from` would encode it a second time.
     let path = Path::parse(&add.path).map_err(|cause| damaged(schema, format!("file path `{}`: {cause}", add.path)))?;
     let reader = ObjectReader { store: store.clone(), path, size: add.size.max(0) as u64 };
-    ParquetRecordBatchStreamBuilder::new(reader).await.map_err(|cause| parquet_error(schema, add, cause))
+    let options = ArrowReaderOptions::new().with_offset_index_policy(pages);
+    let builder = ParquetRecordBatchStreamBuilder::new_with_options(reader, options).await;
+    builder.map_err(|cause| parquet_error(schema, add, cause))
 }
 
 fn parquet_error(schema: &TableSchema, add: &Add, source: ParquetError) -> Error {
@@ -362,13 +365,16 @@ pub async fn stream_columns<'a>(
     columns: &[usize],
     rows: Option<&[u32]>,
 ) -> Result<impl Stream<Item = Result<RecordBatch, Error>> + Unpin + use<'a>, Error> {
-    let builder = open(store, schema, add).await?;
+    // Where single rows are wanted, only their pages are fetched.
+    let pages = if rows.is_some() { PageIndexPolicy::Optional } else { PageIndexPolicy::Skip };
+    let builder = open(store, schema, add, pages).await?;
     let in_file: Vec<usize> =
         columns.iter().filter_map(|&index| builder.schema().index_of(&schema.columns[index].name).ok()).collect();
     let mask = ProjectionMask::roots(builder.parquet_schema(), in_file);
     let mut builder = builder.with_projection(mask).with_batch_size(READ_ROWS);
     if let Some(rows) = rows {
-        builder = builder.with_row_selection(select(rows));
+        // By default the reader would decode every row between scattered ones, all at once, and drop them again.
+        builder = builder.with_row_selection(select(rows)).with_row_selection_policy(RowSelectionPolicy::Selectors);
     }
     let stream = builder.build().map_err(|cause| parquet_error(schema, add, cause))?;
     let (columns, wanted) = (columns.to_vec(), read_schema(schema, columns));

@@ -42,6 +42,10 @@ fn choose_cryptography() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
+/// Messages that wait here to be decoded. Each may be a wide row, so there are few: reading the next ones while these are
+/// decoded needs no more, and the rest waits at the server.
+const READ_AHEAD_MESSAGES: usize = 16;
+
 /// An ordinary session.
 pub async fn connect(config: &SourceConfig) -> Result<PgConnection, Error> {
     choose_cryptography();
@@ -103,8 +107,7 @@ pub async fn connect_replication(config: &SourceConfig, from: u64) -> Result<Rep
     .with_status_interval(STATUS_INTERVAL)
     // Silence is the server's turn to break, with a keepalive that proves that it is there.
     .with_wakeup_interval(WAL_SENDER_TIMEOUT * 10)
-    // Messages, and each may be a wide row: what is not taken yet waits at the server.
-    .with_buffer_size(512);
+    .with_buffer_size(READ_AHEAD_MESSAGES);
     let connecting = async {
         let mut client = ReplicationClient::connect_gated(settings).await?;
         // The session is only known to stand when it answers.
