@@ -324,7 +324,10 @@ pub async fn read_columns(
 pub async fn count_rows(store: &Arc<dyn ObjectStore>, schema: &TableSchema, add: &Add) -> Result<u64, Error> {
     match record_count(add) {
         Some(rows) => Ok(rows),
-        None => Ok(open(store, schema, add, PageIndexPolicy::Skip).await?.metadata().file_metadata().num_rows().max(0) as u64),
+        None => {
+            Ok(open(store, schema, add, PageIndexPolicy::Skip).await?.metadata().file_metadata().num_rows().max(0)
+                as u64)
+        }
     }
 }
 
