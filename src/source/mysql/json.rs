@@ -438,7 +438,7 @@ mod tests {
     #[test]
     fn text_that_is_not_utf8_is_told() {
         assert_eq!(text(&[STRING, 2, b'a', 0xFF]), Ok(("\"a\u{FFFD}\"".to_owned(), true)));
-        let object = [OBJECT_SMALL, 1, 0, 13, 0, 12, 0, 1, 0, LITERAL, 1, 0, 0xFF];
+        let object = [OBJECT_SMALL, 1, 0, 12, 0, 11, 0, 1, 0, LITERAL, 1, 0, 0xFF];
         assert_eq!(text(&object), Ok(("{\"\u{FFFD}\": true}".to_owned(), true)));
     }
 
