@@ -142,6 +142,9 @@ class MySql:
         for by_offset in (0, 2) if name in ("plain", "ddl", "tinyint") else (0,):
             log = bytes([self.flag | by_offset]) + b"".join(event for _, event in events)
             save("binlog_events", f"{label}-{'offset' if by_offset else 'gtid'}", log)
+        # With the table's layout known.
+        if name in ("plain", "ddl_plain", "metadata_minimal", "metadata_no_log", "minimal_image"):
+            save("binlog_events", f"{label}-layout", bytes([self.flag | 4]) + log[1:])
         table_map = None
         for index, (kind, event) in enumerate(events):
             if kind == TABLE_MAP:
@@ -283,7 +286,8 @@ def split(values):
 
 # --- PostgreSQL ------------------------------------------------------------------------------------------------------
 
-# (name, declaration, values as SQL). `Decode` of src/source/postgres/fuzz.rs by its number, for text_values.
+# (name, declaration, values as SQL). `Decode` of src/source/postgres/fuzz.rs by its number, for text_values;
+# 15 more for a list.
 POSTGRES = [
     ("boolean", "boolean", "true, false", [0]),
     ("smallint", "smallint", "-32768, 32767", [1, 2, 3]),
@@ -307,10 +311,10 @@ POSTGRES = [
     ("time", "time", "'24:00:00', '13:05:06.5'", [14]),
     ("timetz", "timetz", "'13:05:06+09'", [9]),
     ("interval", "interval", "'1 year 2 days 03:04:05.6', '-1 mon'", [9]),
-    ("int_array", "integer[]", "'{1,NULL,3}', '{}', '[2:3]={1,2}', '{{1,2},{3,4}}'", [9]),
-    ("text_array", "text[]", "'{\"a,b\",\"c\\\"d\",NULL,\"NULL\",\"\"}'", [9]),
-    ("numeric_array", "numeric(10,2)[]", "'{1.50,NaN}'", [9]),
-    ("timestamptz_array", "timestamptz[]", "'{\"2024-02-29 13:05:06+09\",infinity}'", [9]),
+    ("int_array", "integer[]", "'{1,NULL,3}', '{}', '[2:3]={1,2}', '{{1,2},{3,4}}'", [9, 17, 18]),
+    ("text_array", "text[]", "'{\"a,b\",\"c\\\"d\",NULL,\"NULL\",\"\"}'", [9, 24]),
+    ("numeric_array", "numeric(10,2)[]", "'{1.50,NaN}'", [9, 21]),
+    ("timestamptz_array", "timestamptz[]", "'{\"2024-02-29 13:05:06+09\",infinity}'", [9, 27]),
     ("inet", "inet", "'192.0.2.0/24', '::1'", [9]),
     ("macaddr", "macaddr", "'08:00:2b:01:02:03'", [9]),
     ("bit", "bit varying(20)", "B'1011'", [9]),

@@ -137,7 +137,8 @@ pub fn row_images(input: &[u8]) {
 
 /// MySQL's binary JSON: the text is JSON again, and not much longer than the document.
 pub fn jsonb(input: &[u8]) {
-    let Ok(text) = json::text(input) else { return };
+    let Ok((text, broken)) = json::text(input) else { return };
+    assert!(!broken || text.contains(char::REPLACEMENT_CHARACTER), "{text}");
     // A control character of one byte becomes six; every entry has its punctuation, every number its digits.
     assert!(text.len() <= input.len() * 32 + 512, "{} bytes of text from {}", text.len(), input.len());
     let parsed: Result<serde::de::IgnoredAny, _> = serde_json::from_str(&text);

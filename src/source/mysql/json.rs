@@ -6,6 +6,7 @@
 
 use std::fmt::Write;
 
+use super::charset::Charset;
 use super::decimal;
 use super::wire::{Fault, Wire, little_endian};
 
@@ -35,18 +36,18 @@ const DATETIME: u8 = 12;
 const NEWDECIMAL: u8 = 246;
 const VAR_STRING: u8 = 253;
 
-/// The document's text.
-pub fn text(document: &[u8]) -> Result<String, Fault> {
+/// The document's text, and whether some of its strings were not UTF-8 and hold U+FFFD.
+pub fn text(document: &[u8]) -> Result<(String, bool), Fault> {
     let mut out = String::with_capacity(document.len() + document.len() / 4);
+    let mut left = Left { entries: document.len(), bytes: document.len(), broken: false };
     match document.split_first() {
         // `INSERT IGNORE` can leave nothing at all; the server reads it as null.
         None => out.push_str("null"),
         Some((kind, value)) => {
-            let mut left = Left { entries: document.len(), bytes: document.len() };
             print(*kind, value, &mut out, 0, &mut left)?;
         }
     }
-    Ok(out)
+    Ok((out, left.broken))
 }
 
 /// What the document can still hold. Every value has an entry and bytes of its own; entries that point back at others
@@ -54,6 +55,8 @@ pub fn text(document: &[u8]) -> Result<String, Fault> {
 struct Left {
     entries: usize,
     bytes: usize,
+    /// A string was not UTF-8.
+    broken: bool,
 }
 
 impl Left {
@@ -92,7 +95,7 @@ fn print(kind: u8, value: &[u8], out: &mut String, depth: usize, left: &mut Left
         STRING => {
             let length = variable_length(&mut wire)?;
             left.take_bytes(length)?;
-            quoted(wire.take(length)?, out);
+            left.broken |= quoted(wire.take(length)?, out);
         }
         OPAQUE => opaque(&mut wire, out, left)?,
         other => return Err(Fault(format!("JSON type {other:#x} is unknown"))),
@@ -141,7 +144,7 @@ fn container(
             let key_at = entry.unsigned(offset_size)? as usize;
             let length = usize::from(entry.u16()?);
             left.take_bytes(length)?;
-            quoted(at(key_at)?.take(length)?, out);
+            left.broken |= quoted(at(key_at)?.take(length)?, out);
             out.push_str(": ");
         }
         let mut entry = at(values_at.saturating_add(index.saturating_mul(offset_size + 1)))?;
@@ -171,10 +174,11 @@ fn variable_length(wire: &mut Wire<'_>) -> Result<usize, Fault> {
     Err(Fault::new("JSON length has more than five bytes"))
 }
 
-/// JSON text is utf8mb4 always; should it not be, the broken bytes stand as U+FFFD.
-fn quoted(bytes: &[u8], out: &mut String) {
+/// JSON text is utf8mb4 always; should it not be, the broken bytes stand as U+FFFD, and `true` says so.
+fn quoted(bytes: &[u8], out: &mut String) -> bool {
+    let (text, broken) = Charset::Utf8.decode(bytes);
     out.push('"');
-    for character in String::from_utf8_lossy(bytes).chars() {
+    for character in text.chars() {
         match character {
             '"' => out.push_str("\\\""),
             '\\' => out.push_str("\\\\"),
@@ -190,6 +194,7 @@ fn quoted(bytes: &[u8], out: &mut String) {
         }
     }
     out.push('"');
+    broken
 }
 
 /// Shortest digits that read back as the same double, arranged as the server does.
@@ -262,11 +267,11 @@ fn opaque(wire: &mut Wire<'_>, out: &mut String, left: &mut Left) -> Result<(), 
             }
             temporal(kind, little_endian(bytes) as i64, out);
         }
-        VAR_STRING => quoted(bytes, out),
+        VAR_STRING => left.broken |= quoted(bytes, out),
         _ => {
             let mut encoded = format!("base64:type{kind}:");
             base64(bytes, &mut encoded);
-            quoted(encoded.as_bytes(), out);
+            let _ = quoted(encoded.as_bytes(), out);
         }
     }
     Ok(())
@@ -342,7 +347,7 @@ mod tests {
             (&[], "null"),
         ];
         for (bytes, expected) in cases {
-            assert_eq!(text(bytes).as_deref(), Ok(expected), "{bytes:?}");
+            assert_eq!(text(bytes), Ok((expected.to_owned(), false)), "{bytes:?}");
         }
     }
 
@@ -378,7 +383,7 @@ mod tests {
             b'b',
         ];
         object.extend(array);
-        assert_eq!(text(&object).as_deref(), Ok("{\"a\": [1, \"x\"], \"b\": null}"));
+        assert_eq!(text(&object), Ok(("{\"a\": [1, \"x\"], \"b\": null}".to_owned(), false)));
         for end in 1..object.len() {
             assert!(text(&object[..end]).is_err(), "cut at {end}");
         }
@@ -427,6 +432,14 @@ mod tests {
         out.clear();
         base64(&[0; 58], &mut out);
         assert_eq!(out.find('\n'), Some(76));
+    }
+
+    /// M-17: a value, a key.
+    #[test]
+    fn text_that_is_not_utf8_is_told() {
+        assert_eq!(text(&[STRING, 2, b'a', 0xFF]), Ok(("\"a\u{FFFD}\"".to_owned(), true)));
+        let object = [OBJECT_SMALL, 1, 0, 12, 0, 11, 0, 1, 0, LITERAL, 1, 0, 0xFF];
+        assert_eq!(text(&object), Ok(("{\"\u{FFFD}\": true}".to_owned(), true)));
     }
 
     #[test]

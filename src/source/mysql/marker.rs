@@ -117,10 +117,18 @@ impl<'a> Query<'a> {
         let text = wire.rest();
         // Names in a statement are in the client's character set (D-13).
         let (sql_mode, collation) = session_of(Wire::new(status));
-        let charset = collation.and_then(|id| collations.by_id(id).ok());
-        let text = match charset {
-            Some(charset) => charset.decode(text).0,
-            None => String::from_utf8_lossy(text),
+        let text = match collation.map(|id| collations.by_id(id)) {
+            // What it cannot decode stands in literals: the server accepts no name that is not well formed.
+            Some(Ok(charset)) => charset.decode(text).0,
+            // A name read wrongly would match no table, and its TRUNCATE go unseen. Without other characters than ASCII's
+            // none is.
+            Some(Err(_)) | None if text.is_ascii() => String::from_utf8_lossy(text),
+            Some(Err(fault)) => return Err(Fault(format!("it is in the client's character set, and {fault}"))),
+            // The server's own statements are in its system character set, UTF-8.
+            None => {
+                let text = std::str::from_utf8(text);
+                Cow::Borrowed(text.map_err(|_| Fault::new("it does not tell its character set, and is not UTF-8"))?)
+            }
         };
         Ok(Self { schema, text, error_code, sql_mode })
     }
@@ -230,6 +238,25 @@ mod tests {
         for end in 0..body.len() {
             let _ = Query::parse(&body[..end], 0, &collations);
         }
+    }
+
+    /// D-13: a name that can't be read must not count as that of a table which is not followed.
+    #[test]
+    fn statements_in_a_character_set_that_cannot_be_decoded_are_refused() {
+        let collations = Collations::new([(13, "sjis".to_owned())], Default::default());
+        let parsed = |collation: Option<u8>, text: &[u8]| {
+            let status = collation.map_or(vec![], |id| vec![4, id, 0, id, 0, id, 0]);
+            let body = query("shop", &status, text);
+            Query::parse(&body, 0, &collations).map(|query| query.text.into_owned())
+        };
+        for collation in [Some(13), Some(200), None] {
+            assert_eq!(parsed(collation, b"TRUNCATE t").as_deref(), Ok("TRUNCATE t"), "{collation:?}");
+        }
+        let refusal = |collation| parsed(collation, b"TRUNCATE \x95\x5C").expect_err("no name can be told").0;
+        assert!(refusal(Some(13)).contains("`sjis`"), "{}", refusal(Some(13)));
+        assert!(refusal(Some(200)).contains("collation 200"), "{}", refusal(Some(200)));
+        assert!(refusal(None).contains("not UTF-8"), "{}", refusal(None));
+        assert_eq!(parsed(None, "TRUNCATE té".as_bytes()).as_deref(), Ok("TRUNCATE té"));
     }
 
     proptest::proptest! {

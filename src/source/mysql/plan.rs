@@ -359,7 +359,10 @@ impl Form {
             Self::Uuid => cell.text(rows, &value::uuid(&padded::<16>(bytes)?)?, false),
             Self::Inet4 => cell.text(rows, &value::inet4(&padded::<4>(bytes)?)?, false),
             Self::Inet6 => cell.text(rows, &value::inet6(&padded::<16>(bytes)?)?, false),
-            Self::Json => cell.text(rows, &json::text(bytes)?, false),
+            Self::Json => {
+                let (text, broken) = json::text(bytes)?;
+                cell.text(rows, &text, broken)
+            }
             Self::Geometry => cell.geometry(rows, bytes),
             Self::Vector => cell.vector(rows, bytes),
             Self::Hex => cell.text(rows, &value::hex(bytes), false),

@@ -5,6 +5,8 @@
 //! nothing, so what it does not know inside a transaction counts as [`Statement::Other`], whose words are then searched
 //! for captured names.
 
+use std::collections::HashSet;
+
 use super::xid;
 
 /// A table as a statement names it; without a database the statement's default applies.
@@ -381,19 +383,27 @@ impl Statement {
         }
         Self::Harmless
     }
+}
 
-    /// Whether the words of a statement name the table. Any word that equals its name counts.
-    pub fn mentions(text: &str, default_schema: &str, schema: &str, table: &str) -> bool {
-        let tokens = tokens(text);
-        let names = |wanted: &str| {
-            tokens.iter().any(|token| match token {
-                Token::Word(name) | Token::Name(name) | Token::Text(name) => {
-                    name.to_lowercase() == wanted.to_lowercase()
-                }
-                Token::Symbol(_) => false,
-            })
-        };
-        names(table) && (default_schema.eq_ignore_ascii_case(schema) || names(schema))
+/// What a statement could name, to be searched for tables: its text is read once, however many tables there are.
+pub struct Words {
+    /// In lower case.
+    words: HashSet<String>,
+}
+
+impl Words {
+    /// `default_schema` is where names without a database belong.
+    pub fn of(text: &str, default_schema: &str) -> Self {
+        let words = tokens(text).into_iter().filter_map(|token| match token {
+            Token::Word(name) | Token::Name(name) | Token::Text(name) => Some(name.to_lowercase()),
+            Token::Symbol(_) => None,
+        });
+        Self { words: words.chain([default_schema.to_lowercase()]).collect() }
+    }
+
+    /// Whether they name the table. Any word that equals its name counts.
+    pub fn mention(&self, schema: &str, table: &str) -> bool {
+        self.words.contains(&table.to_lowercase()) && self.words.contains(&schema.to_lowercase())
     }
 }
 
@@ -510,17 +520,17 @@ mod tests {
             ("call archive()", false),
         ] {
             assert_eq!(Statement::recognise(text), Statement::Other, "{text}");
-            assert_eq!(Statement::mentions(text, "shop", "shop", "orders"), mentioned, "{text}");
+            assert_eq!(Words::of(text, "shop").mention("shop", "orders"), mentioned, "{text}");
         }
-        assert!(!Statement::mentions("insert into orders values (1)", "archive", "shop", "orders"));
-        assert!(Statement::mentions("insert into shop.orders values (1)", "archive", "shop", "orders"));
+        assert!(!Words::of("insert into orders values (1)", "archive").mention("shop", "orders"));
+        assert!(Words::of("insert into shop.orders values (1)", "archive").mention("shop", "orders"));
     }
 
     proptest::proptest! {
         #[test]
         fn any_text_is_read_without_a_panic(text in "\\PC{0,60}") {
             let _ = Statement::recognise(&text);
-            let _ = Statement::mentions(&text, "a", "a", "b");
+            let _ = Words::of(&text, "a").mention("a", "b");
         }
 
         #[test]

@@ -27,7 +27,7 @@ use super::flavor::Vendor;
 use super::layout;
 use super::marker::{MariaDbGtid, Query, gtid_sequence, micros_time, mysql_gtid};
 use super::plan::{Plan, RowsKind};
-use super::statement::{Named, Statement};
+use super::statement::{Named, Statement, Words};
 use super::table_map::{self, RowsEvent, TableMap};
 use super::transport::{SEARCH_SILENCE_MAX, SILENCE_MAX, Transport};
 use super::wire::Fault;
@@ -589,12 +589,9 @@ impl Reader {
                 }
             }
             Statement::Other => {
-                let mentioned: Vec<TableName> = self
-                    .tables
-                    .keys()
-                    .filter(|name| Statement::mentions(&query.text, &query.schema, &name.schema, &name.table))
-                    .cloned()
-                    .collect();
+                let words = Words::of(&query.text, &query.schema);
+                let mentioned: Vec<TableName> =
+                    self.tables.keys().filter(|name| words.mention(&name.schema, &name.table)).cloned().collect();
                 for name in mentioned {
                     if self.counted(&name).is_some() {
                         let finding = "a statement that may change its rows is in the log instead of the rows \

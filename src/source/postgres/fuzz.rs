@@ -183,8 +183,9 @@ const DECODES: [(Decode, LakeType); 15] = [
 /// The text of one value: one value is appended, or none and an error; the same text by `COPY` gives the same.
 pub fn text_values(selector: u8, input: &[u8]) {
     let (decode, lake_type) = &DECODES[usize::from(selector) % DECODES.len()];
-    // The upper half of the selectors: lists of the same.
-    let (decode, lake_type) = match lake_type.element().filter(|_| selector >= 128) {
+    // Behind them, lists of the same.
+    let list = usize::from(selector) / DECODES.len() % 2 == 1;
+    let (decode, lake_type) = match lake_type.element().filter(|_| list) {
         Some(element) => {
             (Decode::Array { element: Box::new(decode.clone()), delimiter: b',' }, LakeType::Array(element))
         }

@@ -43,6 +43,30 @@ fn numeric(value: i128, scale: u8) -> String {
     format!("{}{integer}{point}{fraction}", if value < 0 { "-" } else { "" })
 }
 
+/// `array_out` of elements' texts.
+fn array(elements: &[Option<String>], delimiter: u8) -> String {
+    let delimiter = char::from(delimiter);
+    let written = elements.iter().map(|element| match element {
+        None => "NULL".to_owned(),
+        Some(text) => {
+            let special = |c: char| "{}\"\\".contains(c) || c == delimiter || matches!(c, ' ' | '\t'..='\r');
+            if text.is_empty() || text.eq_ignore_ascii_case("null") || text.contains(special) {
+                format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+            } else {
+                text.clone()
+            }
+        }
+    });
+    format!("{{{}}}", written.collect::<Vec<_>>().join(&delimiter.to_string()))
+}
+
+/// The one list of a column of arrays.
+fn decoded_list(element: Decode, lake_type: LakeType, delimiter: u8, elements: &[Option<String>]) -> ArrayRef {
+    let decode = Decode::Array { element: Box::new(element), delimiter };
+    let lake_type = LakeType::Array(lake_type.element().expect("lists hold it"));
+    decoded(decode, lake_type, &array(elements, delimiter)).as_list::<i32>().value(0)
+}
+
 /// Microseconds in the years 1 to 9999.
 fn instants() -> impl Strategy<Value = DateTime<chrono::Utc>> {
     (-62_135_596_800_000_000_i64..=253_402_300_799_999_999)
@@ -145,6 +169,42 @@ proptest! {
         // The zeros of whole minutes belong to the value.
         let text = if micro == 0 { format!("{:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60) } else { text.to_owned() };
         prop_assert_eq!(decoded(Decode::Time, LakeType::Long, &text).as_primitive::<Int64Type>().value(0), micros);
+    }
+
+    /// P-11: what needs quotes, what only looks like NULL, NULL itself, either delimiter.
+    #[test]
+    fn arrays_of_texts_decode_to_themselves(
+        texts in prop::collection::vec(
+            prop::option::of(prop_oneof!["[a-cN\\\\\"{},; \n\t]{0,6}", "\\PC{0,10}", "(?i:null)"]), 0..8),
+        semicolon in any::<bool>(),
+    ) {
+        let list = decoded_list(Decode::Text, LakeType::String, if semicolon { b';' } else { b',' }, &texts);
+        let found: Vec<Option<String>> = list.as_string::<i32>().iter().map(|text| text.map(str::to_owned)).collect();
+        prop_assert_eq!(found, texts);
+    }
+
+    /// P-11: elements by the decoders of their own types; bytea's backslash needs quotes.
+    #[test]
+    fn arrays_of_numbers_and_bytes_decode_to_themselves(
+        numbers in prop::collection::vec(prop::option::of(any::<i64>()), 0..20),
+        unscaled in prop::collection::vec(prop::option::of(-9_999_999_999_i128..=9_999_999_999), 0..20),
+        bytes in prop::collection::vec(prop::option::of(prop::collection::vec(any::<u8>(), 0..9)), 0..8),
+    ) {
+        let texts: Vec<Option<String>> = numbers.iter().map(|number| number.map(|number| number.to_string())).collect();
+        let list = decoded_list(Decode::Long, LakeType::Long, b',', &texts);
+        prop_assert_eq!(list.as_primitive::<Int64Type>().iter().collect::<Vec<_>>(), numbers);
+
+        let (precision, scale) = (10, 3);
+        let texts: Vec<Option<String>> = unscaled.iter().map(|value| value.map(|value| numeric(value, scale))).collect();
+        let list =
+            decoded_list(Decode::Decimal { precision, scale }, LakeType::Decimal { precision, scale }, b',', &texts);
+        prop_assert_eq!(list.as_primitive::<Decimal128Type>().iter().collect::<Vec<_>>(), unscaled);
+
+        let hex = |bytes: &Vec<u8>| format!("\\x{}", bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+        let texts: Vec<Option<String>> = bytes.iter().map(|bytes| bytes.as_ref().map(hex)).collect();
+        let list = decoded_list(Decode::Bytea, LakeType::Binary, b',', &texts);
+        let found: Vec<Option<Vec<u8>>> = list.as_binary::<i32>().iter().map(|bytes| bytes.map(<[u8]>::to_vec)).collect();
+        prop_assert_eq!(found, bytes);
     }
 
     /// The messages of rows, value by value.

@@ -269,8 +269,7 @@ impl Follower<'_> {
             };
             match event {
                 Some(WalEvent::Begin { commit_lsn, xid }) => {
-                    self.xid = xid;
-                    self.open = Some(TransactionId::Lsn { commit: commit_lsn, end: commit_lsn });
+                    self.begin(commit_lsn, xid)?;
                     last_change = Instant::now();
                 }
                 Some(WalEvent::Change(message)) => {
@@ -311,6 +310,16 @@ impl Follower<'_> {
                 }
             }
         }
+    }
+
+    fn begin(&mut self, commit_lsn: u64, xid: u32) -> Result<(), Error> {
+        let transaction = TransactionId::Lsn { commit: commit_lsn, end: commit_lsn };
+        // Going on would commit the first one's rows with the second.
+        if let Some(open) = self.open.replace(transaction) {
+            return Err(self.unreadable(format!("commit {} begins inside {open:?}", Position::Lsn(commit_lsn))));
+        }
+        self.xid = xid;
+        Ok(())
     }
 
     async fn commit(&mut self, commit_lsn: u64, end_lsn: u64, commit_time_micros: i64) -> Result<(), Error> {
@@ -562,5 +571,53 @@ impl Follower<'_> {
 fn acknowledge(wal: &Wal, durable: &Position) {
     if let Position::Lsn(lsn) = durable {
         wal.acknowledge(*lsn);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{DatabaseKind, TableSelection, Tls};
+    use crate::source::CollectorLimits;
+
+    /// Their rows would be committed as one transaction, at the second one's position.
+    #[tokio::test]
+    async fn a_transaction_inside_another_is_refused() {
+        let config = SourceConfig {
+            name: "shop".into(),
+            kind: DatabaseKind::Postgres,
+            host: String::new(),
+            port: 0,
+            user: String::new(),
+            password: None,
+            database: String::new(),
+            tls: Tls::Prefer,
+            tls_ca_file: None,
+            tables: TableSelection::parse(&["*.*"]).expect("valid"),
+            server_id: 0,
+            slot: String::new(),
+            publication: String::new(),
+        };
+        let (out, _events) = mpsc::channel(8);
+        let mut follower = Follower {
+            config: &config,
+            contracts: &Contracts::default(),
+            tables: HashMap::new(),
+            collector: Collector::new(Position::Lsn(0), CollectorLimits::default(), out),
+            relations: HashMap::new(),
+            stopped: HashSet::new(),
+            open: None,
+            xid: 0,
+            catalog: None,
+            notes: &Notes::default(),
+            unsettled: Vec::new(),
+            by_leaves: false,
+            roots: HashMap::new(),
+        };
+        follower.begin(0x100, 7).expect("nothing is open");
+        follower.commit(0x100, 0x120, 0).await.expect("it closes what is open");
+        follower.begin(0x200, 8).expect("nothing is open");
+        let error = follower.begin(0x300, 9).expect_err("a transaction is open");
+        assert!(matches!(&error, Error::Protocol { finding, .. } if finding.contains("0/300")), "{error}");
     }
 }

@@ -12,7 +12,10 @@ use super::super::declared::Declared;
 use super::super::flavor::Vendor;
 use super::super::fuzz::collations;
 use super::{Followed, Reader};
-use crate::schema::{Column, Policy, RowIdentity, TableName, TableSchema};
+use crate::schema::{
+    Column, ColumnDefault, Layout, LayoutColumn, PRIMARY, Period, Policy, RowIdentity, TableName, TableSchema,
+    UniqueKey,
+};
 use crate::source::fuzz::check_rows;
 use crate::source::{Collector, CollectorLimits, Error, Event, Position, TableStart};
 
@@ -38,6 +41,36 @@ fn plain() -> Arc<TableSchema> {
     })
 }
 
+/// What the catalog says of `seed.plain`.
+fn layout(schema: &TableSchema) -> Layout {
+    let columns = schema.columns.iter().map(|column| {
+        let text = column.source_type.starts_with("varchar");
+        LayoutColumn {
+            name: column.name.clone(),
+            declaration: column.source_type.clone(),
+            charset: text.then(|| "utf8mb4".to_owned()),
+            collation: text.then(|| "utf8mb4_general_ci".to_owned()),
+            nullable: column.nullable,
+            default: ColumnDefault::None,
+            generated: false,
+            invisible: false,
+            auto_increment: false,
+        }
+    });
+    Layout {
+        columns: columns.collect(),
+        uniques: vec![UniqueKey {
+            name: PRIMARY.to_owned(),
+            columns: vec!["id".to_owned()],
+            partial: false,
+            hashed: false,
+        }],
+        charset: "utf8mb4".to_owned(),
+        collation: "utf8mb4_general_ci".to_owned(),
+        period: Period::None,
+    }
+}
+
 fn reader(flags: u8, out: mpsc::Sender<Event>) -> Reader {
     let vendor = if flags & 1 == 0 { Vendor::MySql } else { Vendor::MariaDb };
     let by_offset = flags & 2 != 0;
@@ -48,14 +81,16 @@ fn reader(flags: u8, out: mpsc::Sender<Event>) -> Reader {
     };
     let schema = plain();
     let name = schema.name.clone();
-    let start = TableStart { schema, position: from.clone(), layout: None };
+    let layout = (flags & 4 != 0).then(|| Arc::new(layout(&schema)));
+    let start = TableStart { schema, position: from.clone(), layout };
     // Small limits: what they cause belongs to what is tested.
     let limits = CollectorLimits { rows_max: 8, bytes_max: 4096, ..CollectorLimits::default() };
     let tables = HashMap::from([(name, Followed::new(start, Vec::new()))]);
     Reader::new(Collector::new(from, limits, out), tables, collations(), vendor, false)
 }
 
-/// A log of MySQL or MariaDB (bit 0 of the first byte), read by GTIDs or by offsets (bit 1): whole events as in a
+/// A log of MySQL or MariaDB (bit 0 of the first byte), read by GTIDs or by offsets (bit 1), without or with the
+/// table's layout (bit 2), which DDL then changes: whole events as in a
 /// binlog file, without checksums. A length in a header that is not so is made so: the transport does not hand on others.
 pub fn binlog_events(input: &[u8]) {
     let Some((&flags, mut rest)) = input.split_first() else { return };

@@ -14,7 +14,7 @@ use crate::source::{Error, Position, TransactionId};
 use super::super::connection::{Session, quoted};
 use super::super::ddl::{self, Applied, Effect, Spec, Unclear};
 use super::super::marker::{MariaDbGtid, Query, mysql_gtid};
-use super::super::statement::Statement;
+use super::super::statement::{Statement, Words};
 use super::super::transport::Transport;
 use super::super::wire::Fault;
 use super::super::{layout, position};
@@ -69,8 +69,9 @@ impl Reader {
                 if !text.contains("ALTER") && !text.contains("INDEX") {
                     return Vec::new();
                 }
+                let words = Words::of(&query.text, &query.schema);
                 let mentioned = |name: &&TableName| {
-                    Statement::mentions(&query.text, &query.schema, &name.schema, &name.table)
+                    words.mention(&name.schema, &name.table)
                         && self.counted(name).is_some_and(|followed| followed.layout.is_some())
                 };
                 let tables = self.tables.keys().filter(mentioned).cloned();
@@ -199,7 +200,7 @@ impl Reader {
                         Statement::Begin | Statement::XaStart | Statement::CreateTransactional => begun = true,
                         Statement::Commit | Statement::Rollback => ended = true,
                         _ => {
-                            if Statement::mentions(&query.text, &query.schema, &table.schema, &table.table) {
+                            if Words::of(&query.text, &query.schema).mention(&table.schema, &table.table) {
                                 let text: String = query.text.chars().take(100).collect();
                                 return Ok(Err(format!("another statement about the table followed ({text})")));
                             }
