@@ -9,10 +9,11 @@ On each server two transactions, each committed while lakeward follows the log f
   rows     --rows inserts of three columns, then updates of a tenth of them, deletes of a hundredth, in one transaction
   wide     --wide-mib MiB of rows of 8 KiB
 
-Printed: the process's peak memory (VmHWM as the kernel gives it, ru_maxrss), the budget, the overhead that the README
-states (the process itself, and the key index per row), the seconds from process start to the end of catching up, and
-whether it stayed within. Source and lake are compared by count and by sums of each row's CRC32 or MD5, computed by the
-source's SQL and by DuckDB; exactly one Delta commit may have been made. The exit code is 1 when any of this fails.
+Printed: rows and bytes (of their values as text, when all is done), the seconds from process start to the end of catching
+up, the process's peak memory (VmHWM as the kernel gives it), the budget, the overhead that the README states (the process
+itself, and the key index per row), and whether it stayed within. Source and lake are compared by count, bytes and the sum of
+each row's MD5 (its first 32 bits), computed by the source's SQL and by DuckDB; exactly one Delta commit may have been made.
+The exit code is 1 when any of this fails.
 """
 
 import argparse
@@ -69,8 +70,11 @@ class MySql:
 
     def checksum(self, table, columns):
         text = ", ".join(columns)
-        return self.one(f"SELECT count(*), CAST(sum(CAST(CONV(LEFT(MD5(CONCAT_WS('|', {text})), 8), 16, 10) AS DECIMAL(30,0))) "
-                        f"AS CHAR) FROM {table}")
+        return self.one(f"SELECT count(*), CAST(sum(LENGTH(CONCAT_WS('|', {text}))) AS CHAR), "
+                        f"CAST(sum(CAST(CONV(LEFT(MD5(CONCAT_WS('|', {text})), 8), 16, 10) AS DECIMAL(30,0))) AS CHAR) FROM {table}")
+
+    def forget(self, name):
+        """Nothing of lakeward's stays at the server."""
 
     def close(self):
         self.run(f"DROP DATABASE {self.name}")
@@ -97,8 +101,8 @@ class Postgres:
         return self.connection.execute(sql).fetchone()
 
     def source_toml(self):
-        return (f'url = "postgres://cdc@127.0.0.1:{self.port}/{self.name}"\ntables = ["public.*"]\n'
-                f'slot = "{self.name}"\npublication = "{self.name}"\n')
+        # The publication is left to lakeward, which only makes one of the name that it would choose itself.
+        return f'url = "postgres://cdc@127.0.0.1:{self.port}/{self.name}"\ntables = ["public.*"]\n'
 
     def numbers(self, count):
         return f"generate_series(1::bigint, {count}) AS s(n)"
@@ -108,7 +112,12 @@ class Postgres:
 
     def checksum(self, table, columns):
         text = ", ".join(columns)
-        return self.one(f"SELECT count(*), sum(('x' || left(md5(concat_ws('|', {text})), 8))::bit(32)::bigint)::text FROM {table}")
+        return self.one(f"SELECT count(*), sum(octet_length(concat_ws('|', {text})))::text, "
+                        f"sum(('x' || left(md5(concat_ws('|', {text})), 8))::bit(32)::bigint)::text FROM {table}")
+
+    def forget(self, name):
+        self.run("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = current_database() "
+                 "AND NOT active", f"DROP PUBLICATION IF EXISTS lakeward_{name}")
 
     def close(self):
         self.connection.close()
@@ -120,40 +129,58 @@ def lake_checksum(url, columns):
     """As the sources compute it: the sum over all rows of the first 32 bits of the MD5 of the row's text."""
     con = lake.connect()
     text = ", ".join(columns)
-    return con.execute(f"SELECT count(*), sum(('0x' || left(md5(concat_ws('|', {text})), 8))::BIGINT)::VARCHAR "
+    return con.execute(f"SELECT count(*), sum(strlen(concat_ws('|', {text})))::VARCHAR, sum(('0x' || left(md5(concat_ws('|', {text})), 8))::BIGINT)::VARCHAR "
                        f"FROM {lake.scan(url)}").fetchone()
+
+
+def peak_memory(process):
+    """Waits for the end. Its resource usage would count this process too, which it is made from."""
+    peak = 0
+    while True:
+        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if pid:
+            return peak / 1024, status, usage
+        try:
+            with open(f"/proc/{process.pid}/status") as lines:
+                found = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
+        except OSError:
+            found = []
+        peak = max([peak, *found])
+        time.sleep(0.02)
 
 
 def measure(source, name, statements, columns, args):
     """Runs one transaction on table `name`, lets lakeward catch up, and says how that went."""
     folder = tempfile.mkdtemp(prefix="lakeward-huge-", dir=args.folder)
+    run = f"{source.name}_{name}"
     config = os.path.join(folder, "config.toml")
     with open(os.path.join(folder, "password"), "w") as file:
         file.write("cdc")
     with open(config, "w") as file:
         file.write(f'[lake]\nurl = "lake"\n[memory]\nbudget = "{args.budget_mib}MiB"\nspill_dir = "spill"\n'
-                   f'[[source]]\nname = "bench"\npassword_file = "password"\n{source.source_toml()}')
+                   f'[[source]]\nname = "{run}"\npassword_file = "password"\n{source.source_toml()}')
     catch_up = [args.lakeward, "run", "--until-caught-up", "--config", config, "--log-level", "warn"]
     subprocess.run(catch_up, check=True, stdout=subprocess.DEVNULL)
     source.run("BEGIN", *statements, "COMMIT")
     started = time.monotonic()
     process = subprocess.Popen(catch_up, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
+    peak, status, usage = peak_memory(process)
     seconds = time.monotonic() - started
     if status != 0:
         sys.exit(f"lakeward ended with {status}")
-    table = f"{folder}/lake/bench/{source.schema}/{name}"
+    table = f"{folder}/lake/{run}/{source.schema}/{name}"
     commits = len([entry for entry in os.listdir(f"{table}/_delta_log") if entry.endswith(".json")]) - 1
-    rows, wanted = source.checksum(name, columns)
-    lake_rows, found = lake_checksum(table, columns)
+    rows, wanted_bytes, wanted = source.checksum(name, columns)
+    found = lake_checksum(table, columns)
     overhead = PROCESS_MIB + rows * INDEX_BYTES_PER_ROW / 2**20
-    peak = usage.ru_maxrss / 1024
-    result = {"kind": source.kind, "server": source.version, "transaction": name, "rows": rows, "seconds": seconds,
+    result = {"kind": source.kind, "server": source.version, "transaction": name, "rows": rows,
+              "bytes": int(wanted_bytes), "seconds": seconds,
               "cpu_seconds": usage.ru_utime + usage.ru_stime, "peak_memory_mib": peak, "budget_mib": args.budget_mib,
               "stated_overhead_mib": overhead, "within": peak <= args.budget_mib + overhead,
-              "equal": (rows, wanted) == (lake_rows, found), "commits": commits,
+              "equal": (rows, wanted_bytes, wanted) == tuple(found), "commits": commits,
               "left_on_disk": len(os.listdir(f"{folder}/spill")) if os.path.isdir(f"{folder}/spill") else 0}
     source.run(f"DROP TABLE {name}")
+    source.forget(run)
     shutil.rmtree(folder)
     return result
 
@@ -192,7 +219,7 @@ def main():
             for result in transactions(source, args):
                 results.append(result)
                 good = result["within"] and result["equal"] and result["commits"] == 1 and not result["left_on_disk"]
-                print(f"{kind:9} {result['server'][:24]:24} {result['transaction']:9} {result['rows']:>11,} rows  "
+                print(f"{kind:9} {result['server'][:24]:24} {result['transaction']:9} {result['rows']:>11,} rows  {result['bytes'] / 2**20:7,.0f} MiB  "
                       f"{result['seconds']:6.1f} s   peak {result['peak_memory_mib']:.0f} MiB = budget {args.budget_mib} + overhead "
                       f"{result['peak_memory_mib'] - args.budget_mib:.0f} (stated: {result['stated_overhead_mib']:.0f})   "
                       f"commits {result['commits']}   {'equal' if result['equal'] else 'DIFFERENT'}   "

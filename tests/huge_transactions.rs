@@ -14,7 +14,7 @@ use support::source::{Database, Kind, Session};
 
 const BUDGET_MIB: u64 = 64;
 
-/// README, "Memory": the process itself, and the key index.
+/// README, "Limits known today": the process itself, and the key index.
 const PROCESS_MIB: u64 = 96;
 const INDEX_BYTES_PER_ROW: u64 = 40;
 
