@@ -1,7 +1,7 @@
 //! The decoders of this folder for any bytes (see `source::fuzz`).
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use crate::schema::{Column, LakeType, Policy, RowIdentity, TableName, TableSchema};
 use crate::source::fuzz::check_rows;
@@ -17,7 +17,7 @@ use super::{decimal, json, temporal};
 pub use super::stream::fuzz::binlog_events;
 
 /// Some of each way in which text is decoded.
-pub(super) fn collations() -> Collations {
+static COLLATIONS: LazyLock<Collations> = LazyLock::new(|| {
     let sets = [
         (8, "latin1"),
         (11, "ascii"),
@@ -41,6 +41,11 @@ pub(super) fn collations() -> Collations {
     let table = Table::new(shape, &table).expect("256 characters");
     let tables = HashMap::from([("cp1250".to_owned(), Arc::new(table))]);
     Collations::new(sets.map(|(id, name)| (id, name.to_owned())), Arc::new(tables))
+});
+
+/// Made once: it takes longer than most inputs.
+pub(super) fn collations() -> Collations {
+    COLLATIONS.clone()
 }
 
 /// How a column that the log lays out like this could be declared.

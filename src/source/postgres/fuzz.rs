@@ -16,6 +16,8 @@ pub fn pgoutput(mut input: &[u8]) {
     let (out, _kept) = tokio::sync::mpsc::channel(1);
     let mut collector = Collector::new(Position::Lsn(0), CollectorLimits::default(), out);
     let mut plans: HashMap<u32, (TableName, Plan)> = HashMap::new();
+    // A table keeps one schema for the whole stream, whatever is announced later.
+    let mut schemas: HashMap<TableName, Arc<TableSchema>> = HashMap::new();
     while let Some((length, rest)) = input.split_first_chunk::<2>() {
         let length = usize::from(u16::from_be_bytes(*length)).min(rest.len());
         let (message, after) = rest.split_at(length);
@@ -27,6 +29,7 @@ pub fn pgoutput(mut input: &[u8]) {
         match decoded {
             Message::Relation(relation) => {
                 let (schema, types) = schema_of(&relation);
+                let schema = schemas.entry(schema.name.clone()).or_insert(schema).clone();
                 if let Ok(plan) = Plan::for_relation(&relation, &types, &schema, &[]) {
                     plans.insert(relation.id, (schema.name.clone(), plan));
                 }
