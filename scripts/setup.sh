@@ -32,11 +32,11 @@ servers=$tests
 
 check_rust() {
     local how="Get it with rustup (https://rustup.rs), or: rustup update stable"
-    command -v cargo >/dev/null || die "cargo is missing; lakeward needs Rust 1.90 or newer. $how"
+    command -v cargo >/dev/null || die "cargo is missing; lakeward needs Rust 1.95 or newer. $how"
     local version minor
     version=$(cargo --version | awk '{print $2}')
     minor=$(cut -d. -f2 <<<"$version")
-    [[ ${version%%.*} -gt 1 || $minor -ge 90 ]] || die "cargo is $version; lakeward needs Rust 1.90 or newer. $how"
+    [[ ${version%%.*} -gt 1 || $minor -ge 95 ]] || die "cargo is $version; lakeward needs Rust 1.95 or newer. $how"
 }
 
 as_root() {

@@ -118,7 +118,12 @@ async fn snapshot(source: &MySqlSource, table: &TableName) -> (RecordBatch, Posi
 /// Streams one table until the log is as far as it was at the call.
 async fn stream(source: &MySqlSource, schema: &TableSchema, from: Position, limits: CollectorLimits) -> Vec<Event> {
     let head = source.head().await.expect("a head");
-    let start = TableStart { schema: Arc::new(schema.clone()), position: from.clone(), layout: None };
+    let start = TableStart {
+        schema: Arc::new(schema.clone()),
+        position: from.clone(),
+        layout: None,
+        ignored: Default::default(),
+    };
     let (_durable, durable) = watch::channel(from.clone());
     let stop = CancellationToken::new();
     let request = StreamRequest {
@@ -483,6 +488,12 @@ fn story(events: &[Event]) -> Vec<String> {
                 }
             }
             Event::Truncate(table) => lines.push(format!("Truncate {table}")),
+            Event::SchemaChange(change) => {
+                let steps: Vec<String> = change.steps.iter().map(ToString::to_string).collect();
+                lines.push(format!("SchemaChange {}: {}", change.table, steps.join("; ")));
+            }
+            Event::TableDropped { table, .. } => lines.push(format!("Dropped {table}")),
+            Event::TableAppeared { table, .. } => lines.push(format!("Appeared {table}")),
             Event::Rollback => lines.push("Rollback".to_owned()),
             Event::Prepared { xid, .. } => lines.push(format!("Prepared {xid}")),
             Event::Decided { xid, commit, .. } => lines.push(format!("Decided {xid} {commit}")),
@@ -600,7 +611,8 @@ async fn transactions_that_a_table_has_are_skipped() {
         run(&mut app, "insert into t values (3, 'new')").await;
         let schema = schema_of(&source, "t").await;
         let head = source.head().await.expect("a head");
-        let start = TableStart { schema: Arc::new(schema.clone()), position, layout: None };
+        let start =
+            TableStart { schema: Arc::new(schema.clone()), position, layout: None, ignored: Default::default() };
         let (_keep, durable) = watch::channel(from.clone());
         let stop = CancellationToken::new();
         let request = StreamRequest {
@@ -860,7 +872,12 @@ async fn idle_kicked_and_purged_readers_know_why() {
         let schema = schema_of(&source, "t").await;
         let from = source.head().await.expect("a head");
         let reading = |out: mpsc::Sender<Event>, stop: CancellationToken| {
-            let start = TableStart { schema: Arc::new(schema.clone()), position: from.clone(), layout: None };
+            let start = TableStart {
+                schema: Arc::new(schema.clone()),
+                position: from.clone(),
+                layout: None,
+                ignored: Default::default(),
+            };
             let (_, durable) = watch::channel(from.clone());
             let request = StreamRequest {
                 from: from.clone(),

@@ -199,7 +199,12 @@ impl Stream {
                 .map(|(name, table)| {
                     (
                         name.clone(),
-                        TableStart { schema: table.schema.clone(), position: table.position.clone(), layout: None },
+                        TableStart {
+                            schema: table.schema.clone(),
+                            position: table.position.clone(),
+                            layout: None,
+                            ignored: Default::default(),
+                        },
                     )
                 })
                 .collect(),

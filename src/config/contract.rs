@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::ChangePolicies;
+
 /// What becomes of a column's values that its lake type cannot hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ValuePolicy {
@@ -46,6 +48,8 @@ pub struct Contract {
     pub value_policy: ValuePolicy,
     pub value_policies: BTreeMap<String, ValuePolicy>,
     pub without_key: WithoutKey,
+    /// `[schema_changes]`
+    pub schema_changes: ChangePolicies,
 }
 
 impl Contract {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::change_policy::read_change_policies;
 use super::read_contract::{LoadedContract, read_contracts};
 use super::read_source::read_source;
 use super::reader::{Findings, Found, Source, TableReader};
@@ -91,6 +92,7 @@ fn read_config(path: &Path, environment: Environment, findings: &Findings) -> Op
     let memory = read_memory(&root, &folder, environment);
     let sources = read_sources(&root, &folder, environment);
     let schemas_dir = read_schemas_dir(&root, &folder);
+    let schema_changes = read_change_policies(&root);
     root.finish();
 
     let names: Vec<&str> = sources.iter().map(|(name, _)| name.as_str()).collect();
@@ -98,7 +100,16 @@ fn read_config(path: &Path, environment: Environment, findings: &Findings) -> Op
     let sources: Vec<SourceConfig> = sources.into_iter().filter_map(|(_, source)| source).collect();
     warn_of_idle_contracts(&contracts, &sources, findings);
     let contracts = Contracts::new(contracts.into_iter().map(|loaded| loaded.contract).collect());
-    Some(Config { path: path.clone(), lake: lake?, commit, memory, sources, contracts, warnings: Vec::new() })
+    Some(Config {
+        path: path.clone(),
+        lake: lake?,
+        commit,
+        memory,
+        sources,
+        contracts,
+        schema_changes,
+        warnings: Vec::new(),
+    })
 }
 
 fn read_lake(root: &TableReader, folder: &Path) -> Option<Lake> {

@@ -4,6 +4,7 @@
 //! nearest valid key. Everything below works with these values only; no other room reads a file or the environment for
 //! its settings.
 
+mod change_policy;
 mod contract;
 mod load;
 mod problem;
@@ -15,6 +16,7 @@ mod selection;
 #[cfg(test)]
 mod tests;
 
+pub use change_policy::{ChangeKind, ChangePolicies, ChangePolicy};
 pub use contract::{Contract, Contracts, ValuePolicy, WithoutKey};
 pub(crate) use load::lake_url;
 pub use problem::{ConfigError, ConfigProblem};
@@ -40,6 +42,8 @@ pub struct Config {
     pub memory: Memory,
     pub sources: Vec<SourceConfig>,
     pub contracts: Contracts,
+    /// `[schema_changes]`: for tables whose contracts say nothing.
+    pub schema_changes: ChangePolicies,
     /// What works but should change, such as a password in a url.
     pub warnings: Vec<ConfigProblem>,
 }
@@ -123,6 +127,16 @@ pub struct SourceConfig {
     pub slot: String,
     /// PostgreSQL: default [`default_slot`]; created when missing.
     pub publication: String,
+}
+
+impl Config {
+    /// What becomes of schema changes of a table.
+    pub fn change_policies(&self, source: &str, table: &str) -> ChangePolicies {
+        match self.contracts.get(source, table) {
+            Some(contract) => contract.schema_changes.or(&self.schema_changes),
+            None => self.schema_changes.clone(),
+        }
+    }
 }
 
 impl SourceConfig {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
+use super::change_policy::read_change_policies;
 use super::load::{parse, read_text};
 use super::problem::nearest;
 use super::reader::{Findings, Source, TableReader};
@@ -109,6 +110,7 @@ fn read_contract(root: &TableReader, sources: &[&str]) -> Option<(Contract, Opti
                 WithoutKey::default()
             }
         });
+    let schema_changes = read_change_policies(root);
     root.finish();
     let table = table?;
     let contract = Contract {
@@ -124,6 +126,7 @@ fn read_contract(root: &TableReader, sources: &[&str]) -> Option<(Contract, Opti
         value_policy,
         value_policies,
         without_key,
+        schema_changes,
     };
     Some((contract, table.line))
 }

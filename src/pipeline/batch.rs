@@ -15,7 +15,7 @@ use chrono::{DateTime, Utc};
 use super::Error as RunError;
 use super::prepared::{Decision, Prepared, PreparedSets};
 use crate::lake::{self, Spill, SpillFile, SpilledRows, TableChange};
-use crate::schema::{Layout, TableName};
+use crate::schema::{Layout, RESYNC, TableName};
 use crate::source::{Error, Event, Position};
 
 /// Changes of whole transactions, ready to be committed.
@@ -118,6 +118,18 @@ impl Gatherer {
             Event::Rows(rows) => self.push(rows.schema.name.clone(), TableChange::Rows(rows)),
             Event::Truncate(table) => self.push(table, TableChange::Truncate),
             Event::Layout { table, layout, statement } => self.open_layouts.push((table, layout, statement)),
+            // Until the lake follows them, a change of columns stops its table, and new tables wait for a restart.
+            Event::SchemaChange(change) => {
+                let how: Vec<String> = change.steps.iter().map(ToString::to_string).collect();
+                let error = Error::Table {
+                    table: change.table.to_string(),
+                    position: change.place.clone(),
+                    finding: format!("its columns changed: {}", how.join("; ")),
+                    remedy: RESYNC.to_owned(),
+                };
+                self.stop(change.table, error);
+            }
+            Event::TableDropped { .. } | Event::TableAppeared { .. } => {}
             Event::Rollback => self.drop_open(),
             Event::TableStopped { table, error } => self.stop(table, error),
             Event::Prepared { xid, unsent } => {

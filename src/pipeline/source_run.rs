@@ -6,7 +6,7 @@
 
 mod commit_loop;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -333,7 +333,10 @@ impl<S: Source> SourceRun<S> {
             }
             let layout = super::history::in_force(&history, name, &position, &from)?;
             super::history::forget_later(&mut history, name, |at| position.covers(at) || from.covers(at))?;
-            starts.insert(name.clone(), TableStart { schema: Arc::new(schema), position, layout });
+            starts.insert(
+                name.clone(),
+                TableStart { schema: Arc::new(schema), position, layout, ignored: BTreeSet::new() },
+            );
         }
         entry.tables = states;
         entry.source_notes = self.source.notes();

@@ -9,17 +9,26 @@
 
 mod builder;
 mod change;
+mod decision;
+mod evolution;
 mod faithful;
 mod lake_type;
 mod layout;
 pub mod mapping;
+mod shape;
 
-pub use crate::config::ValuePolicy as Policy;
+pub use crate::config::{ChangeKind, ValuePolicy as Policy};
 pub use builder::{ColumnBuilder, GeometryColumn, ListColumn, RowBuilder, TypeMismatch};
 pub use change::{Op, TableRows};
+pub use decision::{Decision, RESYNC, Verdict, decide, settle};
+pub use evolution::{
+    ChangeRecord, ColumnView, Evolution, Fill, Hints, LakeOp, OneValue, Outcome, SchemaChange, Step, StepRecord,
+    change_id, steps_between, widens,
+};
 pub use faithful::{Reason, Unfaithful, ValueCounts};
 pub use lake_type::{ElementType, LakeType, UnknownLakeType};
 pub use layout::{ColumnDefault, Layout, LayoutColumn, PRIMARY, Period, UniqueKey};
+pub use shape::{HeldAction, HeldChange, Origin, Shape};
 
 use std::collections::HashMap;
 use std::fmt;

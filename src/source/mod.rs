@@ -21,7 +21,7 @@ pub use error::{Class, Error};
 pub use position::{GtidSet, Position, TransactionId, UnreadablePosition};
 pub use problem::{Problem, ProblemKind};
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ use chrono::{DateTime, Utc};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::schema::{Layout, TableName, TableSchema, Unfaithful};
+use crate::schema::{Layout, SchemaChange, TableName, TableSchema, Unfaithful};
 pub use crate::schema::{Op, TableRows};
 
 /// What a source tells, in order.
@@ -56,6 +56,24 @@ pub enum Event {
         table: TableName,
         layout: Arc<Layout>,
         statement: String,
+    },
+    /// The table's columns are others from here on: rows before it have the schema `before`, rows after it `after`. Told for
+    /// every change of columns, types or key that concerns what is captured. On sources with transactions around DDL it may
+    /// stand between rows of one transaction.
+    SchemaChange(Box<SchemaChange>),
+    /// The table is gone from the source; no more rows of it come.
+    TableDropped {
+        table: TableName,
+        statement: Option<String>,
+        place: String,
+        at: Option<DateTime<Utc>>,
+    },
+    /// A table that the configuration selects was created, or renamed into place. It is not followed before it was loaded.
+    TableAppeared {
+        table: TableName,
+        statement: Option<String>,
+        place: String,
+        at: Option<DateTime<Utc>>,
     },
     /// Forget every change since the last boundary: their transaction was rolled back after all.
     Rollback,
@@ -92,6 +110,8 @@ pub struct TableStart {
     pub position: Position,
     /// How its rows lie in the log at that position, where the source tells such things and they are known.
     pub layout: Option<Arc<Layout>>,
+    /// Columns at the source that are left out by policy, besides those that the contract excludes.
+    pub ignored: BTreeSet<String>,
 }
 
 /// What to stream.

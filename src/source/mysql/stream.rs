@@ -62,8 +62,9 @@ struct Followed {
 }
 
 impl Followed {
-    fn new(start: TableStart, excluded: Vec<String>) -> Self {
-        let TableStart { schema, position, layout } = start;
+    fn new(start: TableStart, mut excluded: Vec<String>) -> Self {
+        let TableStart { schema, position, layout, ignored } = start;
+        excluded.extend(ignored);
         Self { schema, layout, position, past: false, stopped: false, excluded }
     }
 }

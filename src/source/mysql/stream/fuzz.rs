@@ -82,7 +82,7 @@ fn reader(flags: u8, out: mpsc::Sender<Event>) -> Reader {
     let schema = plain();
     let name = schema.name.clone();
     let layout = (flags & 4 != 0).then(|| Arc::new(layout(&schema)));
-    let start = TableStart { schema, position: from.clone(), layout };
+    let start = TableStart { schema, position: from.clone(), layout, ignored: Default::default() };
     // Small limits: what they cause belongs to what is tested.
     let limits = CollectorLimits { rows_max: 8, bytes_max: 4096, ..CollectorLimits::default() };
     let tables = HashMap::from([(name, Followed::new(start, Vec::new()))]);

@@ -33,7 +33,7 @@ fn reader() -> (Reader, mpsc::Receiver<Event>) {
         identity: RowIdentity::Key,
     };
     let position = Position::BinlogOffset { file: "binlog.000007".to_owned(), offset: 1000 };
-    let start = TableStart { schema: Arc::new(schema), position, layout: None };
+    let start = TableStart { schema: Arc::new(schema), position, layout: None, ignored: Default::default() };
     let (out, events) = mpsc::channel(100);
     let collector = Collector::new(from, CollectorLimits::default(), out);
     let tables = HashMap::from([(name, Followed::new(start, Vec::new()))]);

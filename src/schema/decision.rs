@@ -1,0 +1,413 @@
+//! What the lake does about a schema change: decided by policy, from nothing but the change and the table's shape.
+//!
+//! Pure, so that `lakeward schema plan` gives the answer that the stream will give.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::evolution::{ColumnView, OneValue, StepRecord};
+use super::{
+    ChangeRecord, Column, Evolution, Fill, HeldAction, HeldChange, LakeOp, Origin, Outcome, SchemaChange, Shape, Step,
+    TableSchema,
+};
+use crate::config::{ChangePolicies, ChangePolicy};
+
+/// What a person decided about a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    Approve,
+    Reject,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Approve => "approve",
+            Self::Reject => "reject",
+        })
+    }
+}
+
+/// See the module text.
+#[derive(Clone, Debug)]
+pub enum Decision {
+    /// The table goes on in another shape (which may be the one it has).
+    Evolve(Box<Evolution>),
+    /// The table can't go on before somebody decides; nothing after this place is applied to it.
+    Wait { record: ChangeRecord, why: String },
+    /// The table can't go on.
+    Stop { record: ChangeRecord, finding: String, remedy: String },
+}
+
+/// What a table needs whose rows can't be carried through a change.
+pub const RESYNC: &str =
+    "load it again: this release has no `lakeward resync` yet, so remove the table's folder in the lake and restart";
+
+/// Decides about `change` for a table of this shape. `verdict` is what a person said about it, if anybody did.
+pub fn decide(
+    source: &str,
+    shape: &Shape,
+    change: &SchemaChange,
+    policies: &ChangePolicies,
+    verdict: Option<Verdict>,
+) -> Decision {
+    let mut work = Work {
+        shape: shape.clone(),
+        columns: shape.lake.columns.clone(),
+        ops: Vec::new(),
+        steps: Vec::new(),
+        held: Vec::new(),
+        after: &change.after,
+    };
+    let record = |work: &Work<'_>| ChangeRecord {
+        id: change.id(source),
+        table: change.table.to_string(),
+        place: change.place.clone(),
+        at: change.at,
+        statement: change.statement.clone(),
+        before: ColumnView::all(&change.before),
+        after: ColumnView::all(&change.after),
+        steps: work.steps.clone(),
+    };
+    let mut refusal: Option<Refusal> = None;
+    for step in &change.steps {
+        match work.take(step, policies, verdict) {
+            Ok(outcome) => work.note(step, outcome),
+            Err(found) => {
+                work.note(step, if matches!(found, Refusal::Wait(_)) { Outcome::Held } else { Outcome::Refused });
+                // What stops the table says more than what makes it wait.
+                if refusal.is_none() || matches!(found, Refusal::Stop { .. }) {
+                    refusal = Some(found);
+                }
+                if matches!(refusal, Some(Refusal::Stop { .. })) {
+                    break;
+                }
+            }
+        }
+    }
+    match refusal {
+        Some(Refusal::Wait(why)) => return Decision::Wait { record: record(&work), why },
+        Some(Refusal::Stop { finding, remedy }) => return Decision::Stop { record: record(&work), finding, remedy },
+        None => {}
+    }
+    let record = record(&work);
+    if !work.held.is_empty() {
+        let actions = std::mem::take(&mut work.held);
+        work.shape.held.push(HeldChange { id: record.id, actions, record: record.clone() });
+    }
+    Decision::Evolve(Box::new(work.evolution(record)))
+}
+
+/// What a decision about a held change of this table comes to; `None` when nothing of this id is held.
+pub fn settle(shape: &Shape, id: Uuid, verdict: Verdict) -> Option<Evolution> {
+    let index = shape.held.iter().position(|held| held.id == id)?;
+    let mut shape = shape.clone();
+    let held = shape.held.remove(index);
+    let mut work = Work {
+        columns: shape.lake.columns.clone(),
+        after: &shape.lake.clone(),
+        shape,
+        ops: Vec::new(),
+        steps: Vec::new(),
+        held: Vec::new(),
+    };
+    for action in &held.actions {
+        work.settle(action, verdict);
+    }
+    let outcome = if verdict == Verdict::Approve { Outcome::Approved } else { Outcome::Rejected };
+    let mut record = held.record;
+    for step in record.steps.iter_mut().filter(|step| step.outcome == Outcome::Held) {
+        step.outcome = outcome;
+    }
+    Some(work.evolution(record))
+}
+
+enum Refusal {
+    Wait(String),
+    Stop { finding: String, remedy: String },
+}
+
+fn stop(finding: impl Into<String>, remedy: impl Into<String>) -> Refusal {
+    Refusal::Stop { finding: finding.into(), remedy: remedy.into() }
+}
+
+/// The shape on its way.
+struct Work<'a> {
+    shape: Shape,
+    columns: Vec<Column>,
+    ops: Vec<LakeOp>,
+    steps: Vec<StepRecord>,
+    held: Vec<HeldAction>,
+    after: &'a TableSchema,
+}
+
+impl Work<'_> {
+    fn note(&mut self, step: &Step, outcome: Outcome) {
+        let (column, new_name) = match step {
+            Step::Add { column, .. } => (Some(column.name.clone()), None),
+            Step::Drop { column }
+            | Step::Widen { column, .. }
+            | Step::Redeclare { column, .. }
+            | Step::Change { column, .. } => (Some(column.clone()), None),
+            Step::Rename { from, to } => (Some(from.clone()), Some(to.clone())),
+            Step::Key { .. } => (None, None),
+        };
+        self.steps.push(StepRecord { kind: step.kind(), column, new_name, description: step.to_string(), outcome });
+    }
+
+    fn take(&mut self, step: &Step, policies: &ChangePolicies, verdict: Option<Verdict>) -> Result<Outcome, Refusal> {
+        if let Some(outcome) = self.take_ignored(step) {
+            return Ok(outcome);
+        }
+        let kind = step.kind();
+        let policy = policies.of(kind);
+        // A redeclaration changes nothing for readers: nobody needs to be asked.
+        if policy == ChangePolicy::Fail && !matches!(step, Step::Redeclare { .. }) {
+            return Err(stop(
+                format!("{step}, and the policy for `{kind}` is `fail`"),
+                format!(
+                    "set `schema_changes.{kind}` to another policy in its contract or in config.toml; then {RESYNC}"
+                ),
+            ));
+        }
+        match step {
+            Step::Add { fill: Fill::Unknown(_), .. } | Step::Change { .. } | Step::Key { .. } => {
+                Err(stop(format!("{step}; the rows that the lake has can't be carried over"), RESYNC))
+            }
+            Step::Redeclare { column, to } => {
+                self.redeclare(column, to)?;
+                Ok(Outcome::Applied)
+            }
+            Step::Add { column, fill } => self.add(column, fill, policy),
+            Step::Drop { column } => self.drop_column(column, policy),
+            Step::Rename { from, to } => self.rename(from, to, policy),
+            Step::Widen { column, to, .. } => match (policy, verdict) {
+                (ChangePolicy::Hold, None) => {
+                    Err(Refusal::Wait(format!("{step}, and the policy for `widen` is `hold`")))
+                }
+                (ChangePolicy::Hold, Some(Verdict::Reject)) => Err(stop(
+                    format!("{step}, and this change was rejected"),
+                    format!("change it back at the source, then {RESYNC}"),
+                )),
+                _ => {
+                    let index = self.index(column)?;
+                    let op = LakeOp::Widen { name: self.columns[index].name.clone(), to: to.lake_type };
+                    self.ops.push(op);
+                    self.columns[index].lake_type = to.lake_type;
+                    self.columns[index].source_type.clone_from(&to.source_type);
+                    Ok(Outcome::Applied)
+                }
+            },
+        }
+    }
+
+    /// Steps of columns that the lake leaves out.
+    fn take_ignored(&mut self, step: &Step) -> Option<Outcome> {
+        let ignored = &mut self.shape.ignored;
+        match step {
+            Step::Drop { column } if ignored.contains(column) => {
+                ignored.remove(column);
+            }
+            Step::Rename { from, to } if ignored.contains(from) => {
+                ignored.remove(from);
+                ignored.insert(to.clone());
+            }
+            Step::Widen { column, .. } | Step::Redeclare { column, .. } | Step::Change { column, .. }
+                if ignored.contains(column) => {}
+            _ => return None,
+        }
+        Some(Outcome::Ignored)
+    }
+
+    fn index(&self, source_name: &str) -> Result<usize, Refusal> {
+        self.shape
+            .index_of_source(source_name)
+            .ok_or_else(|| stop(format!("the lake has no column for the source's `{source_name}`"), RESYNC))
+    }
+
+    fn redeclare(&mut self, column: &str, to: &Column) -> Result<(), Refusal> {
+        let index = self.index(column)?;
+        self.columns[index].source_type.clone_from(&to.source_type);
+        Ok(())
+    }
+
+    /// Delta's column names ignore case. A kept column of a dropped one makes way; any other does not.
+    fn free_name(&mut self, name: &str) -> Result<(), Refusal> {
+        let taken = |columns: &[Column], name: &str| {
+            columns.iter().position(|column| column.name.to_lowercase() == name.to_lowercase())
+        };
+        let Some(index) = taken(&self.columns, name) else { return Ok(()) };
+        if self.shape.origins[index] != Origin::Dropped {
+            return Err(stop(
+                format!(
+                    "column `{name}` of the source can't have its name in the lake: there it belongs to the source's `{}`",
+                    self.source_name(index)
+                ),
+                format!("approve the rename that is held, if there is one; else {RESYNC}"),
+            ));
+        }
+        let mut aside = format!("{name}_dropped");
+        let mut number = 2;
+        while taken(&self.columns, &aside).is_some() || self.after.column_index(&aside).is_some() {
+            aside = format!("{name}_dropped_{number}");
+            number += 1;
+        }
+        self.rename_at(index, &aside);
+        Ok(())
+    }
+
+    fn source_name(&self, index: usize) -> &str {
+        match &self.shape.origins[index] {
+            Origin::Source(name) => name,
+            Origin::Dropped => "",
+        }
+    }
+
+    fn rename_at(&mut self, index: usize, to: &str) {
+        let from = self.columns[index].name.clone();
+        if from == to {
+            return;
+        }
+        self.ops.push(LakeOp::Rename { from: from.clone(), to: to.to_owned() });
+        self.columns[index].name = to.to_owned();
+        let held = self.shape.held.iter_mut().flat_map(|held| &mut held.actions);
+        for action in held.chain(&mut self.held).filter(|action| action.column() == from) {
+            *action.column_mut() = to.to_owned();
+        }
+    }
+
+    fn add(&mut self, column: &Column, fill: &Fill, policy: ChangePolicy) -> Result<Outcome, Refusal> {
+        if policy == ChangePolicy::Ignore {
+            self.shape.ignored.insert(column.name.clone());
+            return Ok(Outcome::Ignored);
+        }
+        self.free_name(&column.name)?;
+        let column = Column { nullable: true, ..column.clone() };
+        let fill = match fill {
+            Fill::Value(value) => Some(OneValue(value.clone())),
+            Fill::Null | Fill::Unknown(_) => None,
+        };
+        let hidden = policy == ChangePolicy::Hold;
+        self.ops.push(LakeOp::Add { column: column.clone(), fill });
+        self.shape.origins.push(Origin::Source(column.name.clone()));
+        self.shape.hidden.push(hidden);
+        if hidden {
+            self.held.push(HeldAction::Show { column: column.name.clone() });
+        }
+        self.columns.push(column);
+        Ok(if hidden { Outcome::Held } else { Outcome::Applied })
+    }
+
+    fn drop_column(&mut self, column: &str, policy: ChangePolicy) -> Result<Outcome, Refusal> {
+        let index = self.index(column)?;
+        let name = self.columns[index].name.clone();
+        if self.shape.hidden[index] {
+            // Nobody has seen it.
+            self.remove(index);
+            return Ok(Outcome::Applied);
+        }
+        if self.shape.lake.partition_by.contains(&index) && policy == ChangePolicy::Apply {
+            return Err(stop(
+                format!("column `{column}` is gone, by which the lake's table is partitioned"),
+                format!("set `schema_changes.drop = \"keep\"` or take it out of `partition_by`, then {RESYNC}"),
+            ));
+        }
+        // A held rename has lost its object.
+        for held in &mut self.shape.held {
+            held.actions.retain(|action| action.column() != name);
+        }
+        self.shape.held.retain(|held| !held.actions.is_empty());
+        if policy == ChangePolicy::Apply {
+            self.remove(index);
+            return Ok(Outcome::Applied);
+        }
+        self.shape.origins[index] = Origin::Dropped;
+        if policy == ChangePolicy::Hold {
+            self.held.push(HeldAction::Drop { column: name });
+            return Ok(Outcome::Held);
+        }
+        Ok(if policy == ChangePolicy::Ignore { Outcome::Ignored } else { Outcome::Kept })
+    }
+
+    fn rename(&mut self, from: &str, to: &str, policy: ChangePolicy) -> Result<Outcome, Refusal> {
+        let index = self.index(from)?;
+        self.shape.origins[index] = Origin::Source(to.to_owned());
+        let name = self.columns[index].name.clone();
+        // Hidden columns bear the source's name, whatever the policy; a name put aside on the way is nobody's policy.
+        if policy == ChangePolicy::Apply || self.shape.hidden[index] {
+            if name.to_lowercase() != to.to_lowercase() {
+                self.free_name(to)?;
+            }
+            self.rename_at(index, to);
+            return Ok(Outcome::Applied);
+        }
+        let held = self.shape.held.iter_mut().flat_map(|held| &mut held.actions).chain(&mut self.held);
+        for action in held {
+            if let HeldAction::Rename { column, to: wanted } = action
+                && *column == name
+            {
+                *wanted = to.to_owned();
+                return Ok(Outcome::Held);
+            }
+        }
+        if policy == ChangePolicy::Hold {
+            if name != to {
+                self.held.push(HeldAction::Rename { column: name, to: to.to_owned() });
+            }
+            return Ok(Outcome::Held);
+        }
+        Ok(Outcome::Kept)
+    }
+
+    fn remove(&mut self, index: usize) {
+        let name = self.columns.remove(index).name;
+        self.shape.origins.remove(index);
+        self.shape.hidden.remove(index);
+        let moved = |indexes: &mut Vec<usize>| {
+            indexes.retain(|&other| other != index);
+            for other in indexes.iter_mut().filter(|other| **other > index) {
+                *other -= 1;
+            }
+        };
+        let mut lake = TableSchema::clone(&self.shape.lake);
+        moved(&mut lake.key);
+        moved(&mut lake.partition_by);
+        self.shape.lake = Arc::new(lake);
+        for held in &mut self.shape.held {
+            held.actions.retain(|action| action.column() != name);
+        }
+        self.shape.held.retain(|held| !held.actions.is_empty());
+        self.held.retain(|action| action.column() != name);
+        self.ops.push(LakeOp::Drop { name });
+    }
+
+    fn settle(&mut self, action: &HeldAction, verdict: Verdict) {
+        let Some(index) = self.columns.iter().position(|column| column.name == action.column()) else { return };
+        match (action, verdict) {
+            (HeldAction::Show { .. }, Verdict::Approve) => self.shape.hidden[index] = false,
+            (HeldAction::Show { .. }, Verdict::Reject) => {
+                if let Origin::Source(name) = self.shape.origins[index].clone() {
+                    self.shape.ignored.insert(name);
+                }
+                self.remove(index);
+            }
+            (HeldAction::Drop { .. }, Verdict::Approve) => self.remove(index),
+            (HeldAction::Rename { to, .. }, Verdict::Approve) => {
+                if self.columns[index].name.to_lowercase() == to.to_lowercase() || self.free_name(to).is_ok() {
+                    self.rename_at(index, to);
+                }
+            }
+            (HeldAction::Drop { .. } | HeldAction::Rename { .. }, Verdict::Reject) => {}
+        }
+    }
+
+    fn evolution(self, record: ChangeRecord) -> Evolution {
+        let mut shape = self.shape;
+        shape.lake = Arc::new(TableSchema { columns: self.columns, ..TableSchema::clone(&shape.lake) });
+        Evolution { shape: Arc::new(shape), ops: self.ops, record }
+    }
+}
