@@ -275,8 +275,30 @@ def postgres_numeric(typmod):
     return decimal(precision, scale) if precision <= DECIMAL_PRECISION_MAX else None
 
 
+def postgres_list(type_name, typmod):
+    """The kind, the array type to select and the canonical element of a list; None where elements have no form here."""
+    if type_name in POSTGRES_INTEGERS:
+        return POSTGRES_INTEGERS[type_name], "int8[]", int
+    if type_name == "bool":
+        return "BOOLEAN", "bool[]", bool
+    if type_name in ("float4", "float8"):
+        return "FLOAT" if type_name == "float4" else "DOUBLE", "float8[]", double
+    if type_name == "numeric" and (kind := postgres_numeric(typmod)):
+        return kind.lake_type, "numeric[]", lambda value: format(value, "f")
+    if type_name in ("text", "varchar", "bpchar", "name"):
+        return "VARCHAR", "text[]", str
+    return None
+
+
 def postgres_column(name, type_name, typmod):
     quoted = double_quoted(name)
+    if type_name.startswith("_") and (found := postgres_list(type_name[1:], typmod)):
+        lake_type, select, element = found
+
+        def canon(values):
+            return tuple(None if value is None else element(value) for value in values)
+
+        return Column(name, Kind(f"{lake_type}[]", lake_canon=canon), f"{quoted}::{select}", canon)
 
     def column(kind, select=quoted, canon=None):
         return Column(name, kind, select, canon)

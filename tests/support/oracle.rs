@@ -102,3 +102,26 @@ impl Oracle {
         }
     }
 }
+
+/// Reads a Delta table by several engines, which must agree.
+pub struct Readers {
+    service: Service,
+}
+
+impl Readers {
+    pub fn start() -> Option<Self> {
+        Some(Self { service: Service::start("readers.py")? })
+    }
+
+    /// DuckDB, Polars and deltalake read the same rows of the local table, and none needs to know more than deletion vectors.
+    pub fn assert_agree(&mut self, table: &str) {
+        let answer = self.service.ask(&json!({"table": table}));
+        assert_eq!(answer["equal"], json!(true), "readers of {table} differ: {answer}");
+        let features: Vec<&str> =
+            answer["reader_features"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+        assert!(
+            features.iter().all(|feature| matches!(*feature, "deletionVectors" | "timestampNtz")),
+            "{table} needs {features:?}"
+        );
+    }
+}
