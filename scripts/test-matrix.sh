@@ -15,6 +15,8 @@ mysql=(mysql_source)
 postgres=(postgres_source)
 # What is about lakeward under faults, not about a server's version: once per kind of server.
 once=(failures crash race)
+# Spark is no server: it reads spliced data files.
+spark=(splice)
 
 logs=$CARGO_TARGET_DIR/matrix
 mkdir -p "$logs"
@@ -30,6 +32,7 @@ chosen() { # the options of cargo test for these binaries, as far as they exist
 }
 
 version_of() { # the server's own words, from the line that server.sh printed when it started
+    if [[ $1 = spark ]]; then cat "$CACHE/spark/ready"; return; fi
     sed -n "s/^$1 \(.*\) on port .*/\1/p" "$logs/$1.log" | head -n 1
 }
 
@@ -38,6 +41,7 @@ installed() {
         mysql) [[ -e $CACHE/mysql9/ready ]] ;;
         postgres1?) [[ -e $CACHE/$1/ready ]] ;;
         mariadb) PATH=$PATH:/usr/sbin command -v mariadbd >/dev/null ;;
+        spark) [[ -e $CACHE/spark/ready ]] ;;
         postgres) compgen -G "/usr/lib/postgresql/*/bin/postgres" >/dev/null ;;
         *) die "no such server: $1" ;;
     esac
@@ -45,7 +49,7 @@ installed() {
 
 failed=0
 table=()
-for server in ${LAKEWARD_MATRIX:-mariadb mysql postgres postgres16 postgres17 postgres18}; do
+for server in ${LAKEWARD_MATRIX:-mariadb mysql postgres postgres16 postgres17 postgres18 spark}; do
     if ! installed "$server"; then
         table+=("$server|-|SKIPPED: the server is not installed (see above, and scripts/setup.sh --matrix)")
         continue
@@ -53,13 +57,20 @@ for server in ${LAKEWARD_MATRIX:-mariadb mysql postgres postgres16 postgres17 po
     case $server in
         mariadb | mysql) own=("${mysql[@]}" "${once[@]}") ;;
         postgres) own=("${postgres[@]}" "${once[@]}") ;;
+        spark) own=() ;;
         *) own=("${postgres[@]}") ;;
     esac
-    mapfile -t options < <(chosen "${every[@]}" "${own[@]}")
+    databases=$server
+    if [[ $server = spark ]]; then
+        databases=
+        mapfile -t options < <(chosen "${spark[@]}")
+    else
+        mapfile -t options < <(chosen "${every[@]}" "${own[@]}")
+    fi
     echo "matrix: $server: ${options[*]}"
     status=0
     started=$SECONDS
-    scripts/with-servers.sh --databases "$server" cargo test --no-fail-fast "${options[@]}" -- "$@" \
+    scripts/with-servers.sh --databases "$databases" cargo test --no-fail-fast "${options[@]}" -- "$@" \
         >"$logs/$server.log" 2>&1 || status=$?
     counts=$(awk '/^test result:/ { passed += $4; failed += $6 } END { printf "%d passed, %d failed", passed, failed }' \
         "$logs/$server.log")

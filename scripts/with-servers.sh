@@ -19,6 +19,8 @@ LAKEWARD_TEST_SERVERS=$(mktemp -d "${TMPDIR:-/tmp}/lakeward-test.XXXXXX")
 # PostgreSQL's user and the tests' own servers must get in; what is inside is throw-away data.
 chmod 755 "$LAKEWARD_TEST_SERVERS"
 export LAKEWARD_TEST_SERVERS LAKEWARD_TEST_PYTHON=$PYTHON
+# Only tests of data files ask for Spark (scripts/setup.sh --matrix).
+[[ ! -e $CACHE/spark/ready ]] || export LAKEWARD_TEST_SPARK_PYTHON=$CACHE/spark/bin/python
 
 cleanup() {
     # Also those a test started for itself below this folder and could not stop because it was killed.

@@ -16,6 +16,8 @@ pub mod lake;
 #[cfg(feature = "daemon")]
 pub mod ledger;
 #[cfg(feature = "daemon")]
+pub mod notice;
+#[cfg(feature = "daemon")]
 pub mod pipeline;
 pub mod schema;
 #[cfg(feature = "daemon")]

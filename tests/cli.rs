@@ -73,11 +73,16 @@ fn help_lists_the_commands_and_the_exit_codes() {
     let output = lakeward(folder.path(), &["--help"]);
     assert_exit(&output, 0);
     let help = text(&output.stdout);
-    for word in ["check", "run", "init", "tables", "--config", "Exit codes:", "ignores conditional put"] {
+    for word in ["check", "run", "init", "tables", "schema", "--config", "Exit codes:", "ignores conditional put"] {
         assert!(help.contains(word), "{word} is missing in:\n{help}");
     }
     for command in ["check", "run", "init", "tables"] {
         assert_exit(&lakeward(folder.path(), &[command, "--help"]), 0);
+    }
+    for question in ["show", "history", "diff", "plan", "approve", "reject"] {
+        let output = lakeward(folder.path(), &["schema", question, "--help"]);
+        assert_exit(&output, 0);
+        assert!(text(&output.stdout).contains("--json"), "{question}");
     }
 }
 
@@ -86,6 +91,9 @@ fn wrong_usage_exits_with_2() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     assert_exit(&lakeward(folder.path(), &["chekc"]), 2);
     assert_exit(&lakeward(folder.path(), &["run", "--json"]), 2);
+    assert_exit(&lakeward(folder.path(), &["schema", "show"]), 2);
+    assert_exit(&lakeward(folder.path(), &["schema", "show", "a.b", "--at", "yesterday"]), 2);
+    assert_exit(&lakeward(folder.path(), &["schema", "diff", "a.b", "--to", "3"]), 2);
     assert_exit(&lakeward(folder.path(), &["--log-level", "a=b=c", "check"]), 2);
 }
 
@@ -128,7 +136,7 @@ tables = ["coupons"]
         let told = text(&output.stderr);
         for expected in [
             "config.toml:1: lake.url: is missing",
-            "config.toml:2: lake.urll: unknown key; expected one of storage, url; did you mean `url`?",
+            "config.toml:2: lake.urll: unknown key; expected one of column_splice, storage, url; did you mean `url`?",
             "config.toml:4: commit.interval_seconds: is a text; expected seconds from 1 to 3600",
             "config.toml:6: source.name: `Booking`",
             "config.toml:7: source.url: names a database",
@@ -195,6 +203,27 @@ fn no_command_ever_shows_a_secret() {
             assert_no_secret(&output);
         }
     }
+}
+
+#[test]
+fn a_table_that_is_not_there_is_told_and_exits_with_2() {
+    let folder = folder_with(&unreachable_sources());
+    for (arguments, expected) in [
+        (&["schema", "show", "booking.coupons"][..], "the lake has no table booking.coupons of source `booking`"),
+        (&["schema", "history", "points/public.ledger"], "the lake has no table public.ledger of source `points`"),
+        (&["schema", "approve", "booking.coupons"], "the lake has no table"),
+        (&["schema", "plan", "booking.coupons", "ALTER TABLE coupons ADD a int"], "the lake has no table"),
+        (&["schema", "plan", "booking.coupons", " ; "], "there is no statement"),
+        (&["schema", "diff", "other.t"], "no source selects other.t"),
+        (&["schema", "diff", "cupons"], "database.table"),
+    ] {
+        let output = lakeward(folder.path(), arguments);
+        assert_exit(&output, 2);
+        assert_no_secret(&output);
+        assert!(text(&output.stderr).contains(expected), "{arguments:?}:\n{}", text(&output.stderr));
+        assert!(output.stdout.is_empty());
+    }
+    assert!(!folder.path().join("lake").join("booking").exists(), "asking makes no folders");
 }
 
 #[test]

@@ -9,10 +9,11 @@ use clap::Args;
 use futures::future::join_all;
 use serde::Serialize;
 
-use super::source::AnySource;
 use super::{Exit, LoadError, load_config, output};
-use crate::config::{Config, ConfigProblem, Contracts, SourceConfig};
+use crate::config::{Config, ConfigProblem, Contracts, DatabaseKind, SourceConfig};
 use crate::lake::Lake;
+use crate::pipeline::AnySource;
+use crate::source::postgres::PostgresSource;
 use crate::source::{Error, Problem, ProblemKind};
 
 /// How long a source or the lake may take for all its answers.
@@ -63,6 +64,9 @@ struct SourceReport {
     /// What kept the check from its end.
     error: Option<String>,
     problems: Vec<Problem>,
+    /// Worth knowing, and no problem.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
     #[serde(skip)]
     exit: ExitOf,
 }
@@ -120,11 +124,15 @@ async fn look_at_lake(config: &Config) -> LakeReport {
 
 async fn look_at_source(config: &SourceConfig, contracts: &Contracts) -> SourceReport {
     let mut server = None;
+    let mut notes = Vec::new();
     let answers = async {
         let source = AnySource::new(config.clone(), contracts.clone())?;
         let problems = source.preflight().await?;
         match source.identity().await {
-            Ok(identity) => server = Some(identity.server),
+            Ok(identity) => {
+                server = Some(identity.server);
+                notes = remarks(config, contracts).await?;
+            }
             // A missing setting or privilege that preflight named may well be what refuses this.
             Err(_) if problems.iter().any(|problem| problem.kind >= ProblemKind::Setting) => {}
             Err(error) => return Err(error),
@@ -149,8 +157,24 @@ async fn look_at_source(config: &SourceConfig, contracts: &Contracts) -> SourceR
         ok: exit.is_none(),
         error,
         problems,
+        notes,
         exit,
     }
+}
+
+/// What is worth knowing of a source, and no problem.
+async fn remarks(config: &SourceConfig, contracts: &Contracts) -> Result<Vec<String>, Error> {
+    if config.kind != DatabaseKind::Postgres {
+        return Ok(Vec::new());
+    }
+    let installed = PostgresSource::new(config.clone(), contracts.clone())?.has_event_trigger().await?;
+    let remark = if installed {
+        "lakeward's event trigger is installed: schema changes are told exactly"
+    } else {
+        "lakeward's event trigger is not installed: schema changes are seen by rows and catalog, which misses some \
+         (docs/event-trigger.md)"
+    };
+    Ok(vec![remark.to_owned()])
 }
 
 fn kind_word(kind: ProblemKind) -> &'static str {
@@ -186,6 +210,9 @@ fn as_text(report: &Report) -> String {
         problems.sort_by_key(|problem| std::cmp::Reverse(problem.kind));
         if source.ok {
             line(2, "ok");
+        }
+        for note in &source.notes {
+            line(2, &format!("note       {note}"));
         }
         for problem in problems {
             line(2, &format!("{:<10} {}: {}", kind_word(problem.kind), problem.subject, problem.finding));
@@ -230,6 +257,7 @@ mod tests {
                         problem(ProblemKind::Warning, "foreign key"),
                         problem(ProblemKind::Setting, "binlog_format"),
                     ],
+                    notes: vec!["something is installed".into()],
                     exit: Some(Exit::Setting),
                 },
                 SourceReport {
@@ -239,6 +267,7 @@ mod tests {
                     ok: false,
                     error: Some("cannot connect".into()),
                     problems: Vec::new(),
+                    notes: Vec::new(),
                     exit: Some(Exit::Connect),
                 },
             ],
@@ -247,6 +276,7 @@ mod tests {
 lake (file:///lake)
   ok
 booking (MariaDB 10.11.19 at db:3306)
+  note       something is installed
   setting    binlog_format: is wrong
              fix: SET GLOBAL x = 1;
                   SET GLOBAL y = 2

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::LoadError;
 use crate::source::{self, ProblemKind};
-use crate::{lake, ledger, pipeline};
+use crate::{lake, ledger, notice, pipeline};
 
 /// The exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -16,7 +16,7 @@ pub enum Exit {
     Configuration = 2,
     /// Reserved for `verify`.
     Differ = 3,
-    /// Reserved for `schema`.
+    /// Of `schema plan`.
     NeedsApproval = 4,
     Setting = 5,
     Privilege = 6,
@@ -27,6 +27,8 @@ pub enum Exit {
     LakeUnsafe = 11,
     LakeUnreachable = 12,
     TableStopped = 13,
+    /// `notify test`: the channel did not take a sample.
+    NotDelivered = 14,
     /// A second signal ended the process at once, or a first one a one-shot run: 128 + SIGINT, as shells have it.
     Interrupted = 130,
 }
@@ -38,7 +40,7 @@ Exit codes:
     1  unexpected error
     2  wrong usage or configuration
     3  source and lake differ (reserved: verify)
-    4  a schema change needs approval (reserved: schema)
+    4  a schema change needs approval, or can't be told before it runs (schema plan)
     5  a setting at the source must change
     6  a privilege is missing at the source
     7  cannot connect to the source
@@ -47,7 +49,8 @@ Exit codes:
    10  the position is lost (binlog purged, slot lost, another history)
    11  the lake's store is unsafe: it ignores conditional put
    12  the lake cannot be reached or read
-   13  a table can't be captured or has stopped
+   13  a table can't be captured or has stopped, or would be stopped (schema plan)
+   14  a channel of notices did not take a sample (notify test)
   130  ended by a second signal, or by one before `--until-caught-up` was through
 Where several apply, `check` and `run` give the one that must be mended first: what cannot be reached at all
 (7, 8, 12), then what would lose data (11, 10, 9), then privileges, settings and single tables (6, 5, 13).";
@@ -57,7 +60,7 @@ impl Exit {
     fn urgency(self) -> u8 {
         match self {
             Self::Ok => 0,
-            Self::Differ | Self::NeedsApproval => 1,
+            Self::Differ | Self::NeedsApproval | Self::NotDelivered => 1,
             Self::TableStopped => 2,
             Self::Setting => 3,
             Self::Privilege => 4,
@@ -135,6 +138,15 @@ impl From<&ledger::Error> for Exit {
     }
 }
 
+impl From<&notice::Error> for Exit {
+    fn from(error: &notice::Error) -> Self {
+        match error {
+            notice::Error::Lake(error) => error.into(),
+            notice::Error::Ledger(error) => error.into(),
+        }
+    }
+}
+
 impl From<&pipeline::Error> for Exit {
     fn from(error: &pipeline::Error) -> Self {
         use pipeline::Error;
@@ -170,7 +182,8 @@ pub(super) fn of_error(error: &anyhow::Error) -> Exit {
         let pipeline = || cause.downcast_ref::<pipeline::Error>().map(Exit::from);
         let lake = || cause.downcast_ref::<lake::Error>().map(Exit::from);
         let source = || cause.downcast_ref::<source::Error>().map(Exit::from);
-        load.or_else(usage).or_else(pipeline).or_else(lake).or_else(source)
+        let notice = || cause.downcast_ref::<notice::Error>().map(Exit::from);
+        load.or_else(usage).or_else(pipeline).or_else(notice).or_else(lake).or_else(source)
     };
     error.chain().find_map(known).unwrap_or(Exit::Unexpected)
 }
@@ -200,7 +213,7 @@ pub(super) struct Usage(pub(super) String);
 mod tests {
     use super::*;
 
-    const ALL: [Exit; 15] = [
+    const ALL: [Exit; 16] = [
         Exit::Ok,
         Exit::Unexpected,
         Exit::Configuration,
@@ -215,6 +228,7 @@ mod tests {
         Exit::LakeUnsafe,
         Exit::LakeUnreachable,
         Exit::TableStopped,
+        Exit::NotDelivered,
         Exit::Interrupted,
     ];
 

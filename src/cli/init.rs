@@ -10,13 +10,14 @@ use anyhow::Context;
 use clap::Args;
 
 use super::exit::Usage;
-use super::source::AnySource;
 use super::{Exit, output};
 use crate::config::{
     Contracts, DatabaseKind, Secret, SourceConfig, SourceUrl, TableSelection, Tls, default_server_id, default_slot,
     is_source_name, lake_url, read_password_file,
 };
+use crate::pipeline::AnySource;
 use crate::schema::TableSchema;
+use crate::source::postgres::EVENT_TRIGGER;
 
 mod text;
 
@@ -88,7 +89,8 @@ impl Init {
         for (path, content) in &files {
             write(path, content)?;
         }
-        output::print(&text::next_steps(&plan, &out, files.len() - 1))?;
+        let contracts = files.iter().filter(|(path, _)| path.starts_with(out.join("schemas"))).count();
+        output::print(&text::next_steps(&plan, &out, contracts))?;
         Ok(Exit::Ok)
     }
 
@@ -193,7 +195,10 @@ fn is_system_schema(schema: &str) -> bool {
         || schema.starts_with("pg_toast")
 }
 
-/// config.toml first, then the contracts.
+/// Beside config.toml, for whoever wants to install it.
+const EVENT_TRIGGER_FILE: &str = "lakeward-event-trigger.sql";
+
+/// config.toml first, then the contracts, then what a superuser may install.
 fn files(plan: &Plan, out: &Path) -> Vec<(PathBuf, String)> {
     let mut files = vec![(out.join("config.toml"), text::config(plan))];
     // A contract for a table that `tables` leaves out would only be warned about.
@@ -208,6 +213,9 @@ fn files(plan: &Plan, out: &Path) -> Vec<(PathBuf, String)> {
             number += 1;
         }
         files.push((path, text::contract(plan, table)));
+    }
+    if plan.kind == DatabaseKind::Postgres {
+        files.push((out.join(EVENT_TRIGGER_FILE), EVENT_TRIGGER.to_owned()));
     }
     files
 }

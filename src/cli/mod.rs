@@ -7,9 +7,10 @@ mod check;
 pub mod exit;
 mod init;
 mod log;
+mod notify;
 mod output;
 mod run;
-mod source;
+mod schema;
 mod tables;
 
 use std::path::{Path, PathBuf};
@@ -58,6 +59,10 @@ pub enum Command {
     Init(init::Init),
     /// Shows each table's state, rows, version, position and lag
     Tables(tables::Tables),
+    /// Tries the channels that notices leave by, or lists them
+    Notify(notify::Notify),
+    /// Shows a table's columns and their history, plans changes, and decides about those that wait
+    Schema(schema::Schema),
 }
 
 impl Command {
@@ -65,7 +70,7 @@ impl Command {
     pub fn default_log_level(&self) -> &'static str {
         match self {
             Self::Run(_) => "info",
-            Self::Check(_) | Self::Init(_) | Self::Tables(_) => "warn",
+            Self::Check(_) | Self::Init(_) | Self::Tables(_) | Self::Schema(_) | Self::Notify(_) => "warn",
         }
     }
 }
@@ -78,6 +83,8 @@ pub async fn dispatch(cli: Cli) -> Exit {
         Command::Run(run) => run.run(config).await,
         Command::Init(init) => init.run().await,
         Command::Tables(tables) => tables.run(config).await,
+        Command::Notify(notify) => notify.run(config).await,
+        Command::Schema(schema) => schema.run(config).await,
     };
     match done {
         Ok(exit) => exit,

@@ -1,11 +1,13 @@
 //! `lakeward run`: the daemon, and its one-shot form for schedulers.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -41,8 +43,14 @@ impl Run {
         let signals = Signals::listen()?;
         let listener = tokio::spawn(signals.stop_on_first_exit_on_second(stop.clone()));
         let options = RunOptions { until_caught_up: self.until_caught_up };
-        let result = pipeline::run(config, options, stop.clone()).await;
+        let reread = Arc::new(Notify::new());
+        // One pass has nothing to read again: there the signal ends it, as it ends other commands.
+        let hangups = if self.until_caught_up { None } else { Some(tokio::spawn(hangups(reread.clone())?)) };
+        let result = pipeline::run(config, options, reread, stop.clone()).await;
         listener.abort();
+        if let Some(hangups) = hangups {
+            hangups.abort();
+        }
         let mut exit = exit::of_run(&result, self.until_caught_up);
         if self.until_caught_up && stop.is_cancelled() && exit == Exit::Ok {
             // Whoever waits for a complete lake must not take this for one.
@@ -59,6 +67,16 @@ impl Run {
         }
         Ok(exit)
     }
+}
+
+/// Hands SIGHUP on. Listening begins when it is called.
+fn hangups(reread: Arc<Notify>) -> anyhow::Result<impl Future<Output = ()>> {
+    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for signals")?;
+    Ok(async move {
+        while hangup.recv().await.is_some() {
+            reread.notify_one();
+        }
+    })
 }
 
 /// SIGINT and SIGTERM. Listening begins when it is made, so that no signal is missed.

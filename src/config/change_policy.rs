@@ -81,15 +81,22 @@ pub enum ChangePolicy {
     Keep,
 }
 
-impl fmt::Display for ChangePolicy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl ChangePolicy {
+    /// Its word in `[schema_changes]`.
+    pub fn key(self) -> &'static str {
+        match self {
             Self::Apply => "apply",
             Self::Hold => "hold",
             Self::Ignore => "ignore",
             Self::Fail => "fail",
             Self::Keep => "keep",
-        })
+        }
+    }
+}
+
+impl fmt::Display for ChangePolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.key())
     }
 }
 
@@ -127,7 +134,10 @@ pub(super) fn read_change_policies(root: &TableReader) -> ChangePolicies {
             Some(policy) => {
                 policies.insert(kind, *policy);
             }
-            None => table.problem(kind.key(), format!("is `{}`", found.value), &expected),
+            None if found.value == "ignore" && possible.contains(&ChangePolicy::Hold) => {
+                table.problem(kind.key(), "can't be ignored, for the lake would be wrong", &expected);
+            }
+            None => table.problem_near(kind.key(), &found.value, &expected, possible.iter().map(|policy| policy.key())),
         }
     }
     table.finish();

@@ -60,7 +60,7 @@ impl Contract {
 }
 
 /// All contracts of a configuration.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Contracts {
     contracts: Vec<Contract>,
 }

@@ -9,6 +9,7 @@ use url::Url;
 
 use super::change_policy::read_change_policies;
 use super::read_contract::{LoadedContract, read_contracts};
+use super::read_notice::{read_channels, read_notices};
 use super::read_source::read_source;
 use super::reader::{Findings, Found, Source, TableReader};
 use super::{Commit, Config, ConfigError, Contracts, DatabaseKind, Lake, Memory, SourceConfig};
@@ -91,23 +92,28 @@ fn read_config(path: &Path, environment: Environment, findings: &Findings) -> Op
     let commit = read_commit(&root);
     let memory = read_memory(&root, &folder, environment);
     let sources = read_sources(&root, &folder, environment);
-    let schemas_dir = read_schemas_dir(&root, &folder);
+    let (schemas_dir, readable) = read_schemas_dir(&root, &folder);
     let schema_changes = read_change_policies(&root);
+    let notices = read_notices(&root);
+    let channels = read_channels(&root, &folder, environment, &sources);
     root.finish();
 
     let names: Vec<&str> = sources.iter().map(|(name, _)| name.as_str()).collect();
-    let contracts = schemas_dir.map(|folder| read_contracts(&folder, &names, findings)).unwrap_or_default();
+    let contracts = if readable { read_contracts(&schemas_dir, &names, findings) } else { Vec::new() };
     let sources: Vec<SourceConfig> = sources.into_iter().filter_map(|(_, source)| source).collect();
     warn_of_idle_contracts(&contracts, &sources, findings);
     let contracts = Contracts::new(contracts.into_iter().map(|loaded| loaded.contract).collect());
     Some(Config {
         path: path.clone(),
+        schemas_dir,
         lake: lake?,
         commit,
         memory,
         sources,
         contracts,
         schema_changes,
+        notices,
+        channels,
         warnings: Vec::new(),
     })
 }
@@ -127,8 +133,9 @@ fn read_lake(root: &TableReader, folder: &Path) -> Option<Lake> {
         }
     });
     let storage = lake.table("storage").map(|storage| read_storage(&storage)).unwrap_or_default();
+    let column_splice = lake.flag("column_splice").unwrap_or(true);
     lake.finish();
-    Some(Lake { url: url?, storage })
+    Some(Lake { url: url?, column_splice, storage })
 }
 
 /// Options are the object store's own and not ours to judge; only their form is.
@@ -269,20 +276,22 @@ fn check_not_shared<'s>(table: &TableReader, source: &SourceConfig, others: impl
     }
 }
 
-/// The folder of contracts; `None` when there is none to read.
-fn read_schemas_dir(root: &TableReader, folder: &Path) -> Option<PathBuf> {
+/// The folder of contracts, and whether it can be read.
+fn read_schemas_dir(root: &TableReader, folder: &Path) -> (PathBuf, bool) {
+    let default = folder.join("schemas");
+    // Asked for in any case, so that it counts as a known key.
+    let given = root.text("schemas_dir", SCHEMAS_DIR);
     if !root.has("schemas_dir") {
-        // Asked for, so that it counts as a known key.
-        let _ = root.text("schemas_dir", SCHEMAS_DIR);
-        let default = folder.join("schemas");
-        return default.is_dir().then_some(default);
+        let readable = default.is_dir();
+        return (default, readable);
     }
-    let given = folder.join(root.text("schemas_dir", SCHEMAS_DIR)?.value);
-    if given.is_dir() {
-        return Some(given);
+    let Some(given) = given else { return (default, false) };
+    let given = normal(&folder.join(given.value));
+    let readable = given.is_dir();
+    if !readable {
+        root.problem("schemas_dir", format!("there is no folder {}", given.display()), SCHEMAS_DIR);
     }
-    root.problem("schemas_dir", format!("there is no folder {}", given.display()), SCHEMAS_DIR);
-    None
+    (given, readable)
 }
 
 fn warn_of_idle_contracts(contracts: &[LoadedContract], sources: &[SourceConfig], findings: &Findings) {

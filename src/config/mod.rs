@@ -6,24 +6,35 @@
 
 mod change_policy;
 mod contract;
+mod effective;
 mod load;
+mod notice;
 mod problem;
 mod read_contract;
+mod read_notice;
 mod read_source;
 mod reader;
 mod secret;
 mod selection;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "daemon")]
+mod watch;
 
 pub use change_policy::{ChangeKind, ChangePolicies, ChangePolicy};
 pub use contract::{Contract, Contracts, ValuePolicy, WithoutKey};
+pub use effective::Effective;
 pub(crate) use load::lake_url;
+pub use notice::{
+    Digest, EVENT_KINDS, Email, NoticeChannel, Notices, Patterns, Route, SmtpSecurity, Transport, is_mail_address,
+};
 pub use problem::{ConfigError, ConfigProblem};
 pub(crate) use read_source::read_password_file;
 pub use read_source::{SourceUrl, default_server_id, default_slot, is_source_name};
 pub use secret::Secret;
 pub use selection::TableSelection;
+#[cfg(feature = "daemon")]
+pub use watch::Watch;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,10 +44,12 @@ use std::time::Duration;
 use url::Url;
 
 /// A whole, valid configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The file it was read from.
     pub path: PathBuf,
+    /// The folder of contracts, which need not exist unless `schemas_dir` names it.
+    pub schemas_dir: PathBuf,
     pub lake: Lake,
     pub commit: Commit,
     pub memory: Memory,
@@ -44,16 +57,22 @@ pub struct Config {
     pub contracts: Contracts,
     /// `[schema_changes]`: for tables whose contracts say nothing.
     pub schema_changes: ChangePolicies,
+    /// `[notices]`
+    pub notices: Notices,
+    /// Each `[[notice]]`.
+    pub channels: Vec<NoticeChannel>,
     /// What works but should change, such as a password in a url.
     pub warnings: Vec<ConfigProblem>,
 }
 
 /// `[lake]`. Its `Debug` form hides the values of `storage`: they may be keys.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Lake {
     /// Absolute, `file:///…` or `s3://bucket/prefix`, without a trailing slash. A plain path in the file is taken
     /// relative to the folder of config.toml.
     pub url: Url,
+    /// Schema changes splice columns into data files instead of writing every row anew.
+    pub column_splice: bool,
     /// `[lake.storage]`: object-store options by name, as deltalake and object_store know them (`aws_region`, …).
     pub storage: BTreeMap<String, String>,
 }
@@ -66,7 +85,7 @@ impl fmt::Debug for Lake {
 }
 
 /// `[commit]`: when a table's gathered changes become a Delta commit, whichever comes first.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commit {
     pub interval: Duration,
     pub rows_max: u64,
@@ -74,7 +93,7 @@ pub struct Commit {
 }
 
 /// `[memory]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Memory {
     pub budget_bytes: u64,
     /// Where transactions larger than memory wait: `spill_dir`, relative to config.toml; else the folder that the service
@@ -106,7 +125,7 @@ pub enum Tls {
 }
 
 /// One `[[source]]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceConfig {
     /// `[a-z0-9_-]+`; part of the lake path.
     pub name: String,

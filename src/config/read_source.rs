@@ -118,10 +118,11 @@ pub(super) fn read_source(
     (name, source)
 }
 
-/// Whether it may be a source's name, and so a part of the lake's paths. The ledger's folder is taken.
+/// Whether it may be a source's name, and so a part of the lake's paths. What has a place of its own there is taken: the
+/// ledger's folder, and beside the sources in it the history of schema changes and what channels of notices share.
 pub fn is_source_name(name: &str) -> bool {
     !name.is_empty()
-        && name != "_lakeward"
+        && !matches!(name, "_lakeward" | "schema_changes" | "notices")
         && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
 }
 

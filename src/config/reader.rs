@@ -165,6 +165,15 @@ impl<'a> TableReader<'a> {
         self.text(key, expected)
     }
 
+    pub(super) fn flag(&self, key: &'static str) -> Option<bool> {
+        let item = self.get(key)?;
+        let flag = item.as_bool();
+        if flag.is_none() {
+            self.wrong_type(key, item, "true or false");
+        }
+        flag
+    }
+
     /// A whole number of `range`.
     pub(super) fn integer(
         &self,
@@ -182,6 +191,14 @@ impl<'a> TableReader<'a> {
             self.problem(key, format!("{number} is out of range"), expected);
         }
         inside
+    }
+
+    pub(super) fn boolean(&self, key: &'static str, expected: &str) -> Option<bool> {
+        let item = self.get(key)?;
+        if item.as_bool().is_none() {
+            self.wrong_type(key, item, expected);
+        }
+        item.as_bool()
     }
 
     /// Bytes, as a number or as text with a unit (`"256MiB"`).

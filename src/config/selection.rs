@@ -3,7 +3,7 @@
 use globset::{GlobBuilder, GlobMatcher};
 
 /// Patterns in the order of the file; the last one that matches a table decides.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableSelection {
     patterns: Vec<Pattern>,
 }
@@ -14,6 +14,15 @@ struct Pattern {
     include: bool,
     matcher: GlobMatcher,
 }
+
+/// By their texts: the matchers are made of these.
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Pattern {}
 
 impl TableSelection {
     /// `patterns` as in `tables = […]`. The error is the pattern's problem in words.

@@ -54,7 +54,7 @@ fn the_smallest_configuration_gets_the_documented_defaults() {
     let folder = Folder::new(&[("config.toml", SMALLEST)]);
     let config = folder.load(&[]).expect("valid");
     assert_eq!(config.lake.url.to_file_path().ok(), Some(folder.path().join("lake")));
-    assert!(config.lake.storage.is_empty());
+    assert!(config.lake.storage.is_empty() && config.lake.column_splice);
     assert_eq!(config.commit.interval, Duration::from_secs(10));
     assert_eq!(config.commit.rows_max, 1_000_000);
     assert_eq!(config.commit.bytes_max, 256 << 20);
@@ -78,6 +78,7 @@ fn every_key_is_read() {
             schemas_dir = "../contracts"
             [lake]
             url = "s3://bucket/some/prefix/"
+            column_splice = false
             [lake.storage]
             aws_region = "eu-west-1"
             aws_allow_http = true
@@ -124,6 +125,7 @@ fn every_key_is_read() {
     let environment = |name: &str| (name == "BOOKING").then(|| OsString::from("hidden"));
     let config = Config::load_with(&folder.path().join("etc/config.toml"), &environment).expect("valid");
     assert_eq!(config.lake.url.as_str(), "s3://bucket/some/prefix");
+    assert!(!config.lake.column_splice);
     let storage: Vec<(&str, &str)> = config.lake.storage.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     assert_eq!(storage, [("aws_allow_http", "true"), ("aws_region", "eu-west-1"), ("pool", "7")]);
     assert_eq!((config.commit.interval.as_secs(), config.commit.rows_max), (3, 20_000));
@@ -396,4 +398,204 @@ fn a_lake_url_is_made_absolute_and_loses_its_trailing_slash() {
     for text in ["file://var/lib", "/", "s3:///prefix", "http://h/x", "s3://u:p@bucket/x", "s3://bucket/x?region=y"] {
         assert!(as_text(text).is_err(), "{text}");
     }
+}
+
+#[test]
+fn every_kind_of_channel_is_read() {
+    let folder = Folder::new(&[
+        (
+            "config.toml",
+            &format!(
+                r#"{SMALLEST}
+[notices]
+lag_seconds = 60
+[[notice]]
+name = "ops"
+kind = "webhook"
+url = "https://hooks.example/x?token=abc"
+secret_file = "signing"
+timeout_seconds = 5
+[[notice]]
+name = "team"
+kind = "slack"
+url_env = "SLACK"
+digest = "09:00"
+digest_when_empty = true
+timezone = "Asia/Seoul"
+owners = ["marketing"]
+[[notice]]
+name = "script"
+kind = "command"
+command = ["/usr/bin/notify", "--json"]
+events = ["schema.*", "table.stopped"]
+sources = ["book*"]
+tables = ["booking.*", "!booking.tmp_*"]
+[[notice]]
+name = "post"
+kind = "email"
+smtp_url = "smtp://mail.example"
+user = "lakeward"
+password_file = "signing"
+from = "lakeward <lakeward@example.org>"
+to = ["ops@example.org"]
+to_owners = true
+"#
+            ),
+        ),
+        ("signing", "PLANTED\n"),
+    ]);
+    let config = folder.load(&[("SLACK", "https://hooks.slack.example/services/PLANTED")]).expect("valid");
+    assert_eq!(config.notices.lag, Duration::from_secs(60));
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    let [ops, team, script, post] = config.channels.as_slice() else { panic!("{:?}", config.channels) };
+
+    assert_eq!((ops.transport.kind(), ops.timeout), ("webhook", Duration::from_secs(5)));
+    assert_eq!(ops.transport.address(), "https://hooks.example");
+    assert!(ops.route.events.matches("source.lagging") && ops.digest.is_none());
+    assert!(ops.route.covers("any", None, &[]));
+
+    assert_eq!(team.timezone, chrono_tz::Asia::Seoul);
+    let nine = chrono::NaiveTime::from_hms_opt(9, 0, 0).expect("a time");
+    assert_eq!(team.digest, Some(Digest { at: nine, when_empty: true }));
+    assert!(team.route.events.is_empty(), "a channel with a digest is told of nothing else unless it says so");
+    assert!(team.route.covers("booking", Some("booking.a"), &["marketing".to_owned(), "x".to_owned()]));
+    assert!(!team.route.covers("booking", Some("booking.a"), &[]));
+
+    assert!(script.route.events.matches("schema.held") && !script.route.events.matches("table.added"));
+    assert!(script.route.covers("booking", Some("booking.a"), &[]));
+    for (source, table) in [("booking", Some("booking.tmp_a")), ("booking", None), ("other", Some("booking.a"))] {
+        assert!(!script.route.covers(source, table, &[]), "{source} {table:?}");
+    }
+
+    let Transport::Email(email) = &post.transport else { panic!("{post:?}") };
+    assert_eq!((email.host.as_str(), email.port, email.security), ("mail.example", 587, SmtpSecurity::StartTls));
+    assert_eq!(email.password.as_ref().map(Secret::expose), Some("PLANTED"));
+    assert!(!format!("{config:?}").contains("PLANTED"), "{config:?}");
+}
+
+#[test]
+fn problems_of_channels_are_told_at_once() {
+    let folder = Folder::new(&[(
+        "config.toml",
+        r#"[lake]
+url = "lake"
+[[source]]
+name = "booking"
+url = "mysql://cdc@db.example"
+tables = ["booking.*"]
+[notices]
+lag_second = 5
+[[notice]]
+name = "A b"
+kind = "webhok"
+[[notice]]
+name = "a"
+kind = "webhook"
+url = "ftp://secret.example/PLANTED"
+events = ["schema.chnged"]
+channel = "x"
+[[notice]]
+name = "a"
+kind = "slack"
+url = "https://hooks.example"
+url_env = "UNSET"
+digest = "9 o'clock"
+timezone = "Asia/Soul"
+[[notice]]
+name = "c"
+kind = "command"
+command = []
+events = []
+[[notice]]
+name = "d"
+kind = "email"
+smtp_url = "smtps://u:PLANTED@h"
+starttls = "required"
+from = "nobody"
+"#,
+    )]);
+    let problems = folder.problems();
+    let expected = [
+        "config.toml:8: notices.lag_second: unknown key; expected one of lag_seconds; did you mean `lag_seconds`?",
+        "config.toml:10: notice.name: `A b` is not a channel's name; expected small letters, digits, `_` and `-`",
+        "config.toml:11: notice.kind: unknown value `webhok`; expected \"webhook\", \"slack\", \"command\" or \"email\"; did you mean `webhook`?",
+        "config.toml:15: notice.url: has the scheme `ftp`; expected an http:// or https:// url",
+        "config.toml:16: notice.events: unknown value `schema.chnged`; expected one of schema.changed, schema.held, schema.refused, table.added, table.dropped, table.stopped, table.resynced, value.policy_applied, source.lagging; did you mean `schema.changed`?",
+        "config.toml:17: notice.channel: unknown key; expected one of digest, digest_when_empty, events, kind, name, owners, secret, secret_env, secret_file, sources, tables, timeout_seconds, timezone, tls_ca_file, url, url_env, url_file",
+        "config.toml:19: notice.name: `a` is taken by another channel in line 13; expected a name of its own",
+        "config.toml:22: notice.url_env: stands beside `url`; expected only one of them",
+        "config.toml:23: notice.digest: `9 o'clock` is not a time of day; expected a time of day such as \"09:00\"",
+        "config.toml:24: notice.timezone: unknown value `Asia/Soul`; expected the name of a time zone such as \"Asia/Seoul\"; did you mean `Asia/Seoul`?",
+        "config.toml:28: notice.command: is empty; expected a list: the program, then its arguments",
+        "config.toml:29: notice.events: is empty: nothing would ever be sent; expected a list of kinds of events, `*` stands for anything: \"schema.*\"",
+        "config.toml:30: notice.to: is missing; expected a list of mail addresses, or `to_owners = true`",
+        "config.toml:34: notice.starttls: smtps:// is TLS from the first byte; expected no such key here",
+        "config.toml:35: notice.from: `nobody` is not a mail address; expected a mail address, name@host or \"Name <name@host>\"",
+    ];
+    assert_eq!(problems, expected);
+}
+
+#[test]
+fn a_tables_contract_goes_before_the_policies_of_all_tables_and_these_before_the_defaults() {
+    let folder = Folder::new(&[
+        ("config.toml", &format!("{SMALLEST}[schema_changes]\nadd = \"hold\"\ndrop = \"apply\"\nwiden = \"fail\"\n")),
+        ("schemas/a.toml", "table = \"booking.coupons\"\n[schema_changes]\nadd = \"ignore\"\ndrop_table = \"fail\"\n"),
+    ]);
+    let config = folder.load(&[]).unwrap_or_else(|error| panic!("{error}"));
+    let of = |table: &str| {
+        let policies = config.change_policies("booking", table);
+        ChangeKind::ALL.map(|kind| policies.of(kind).key())
+    };
+    assert_eq!(of("booking.coupons"), ["ignore", "apply", "apply", "fail", "apply", "apply", "apply", "fail"]);
+    assert_eq!(of("booking.other"), ["hold", "apply", "apply", "fail", "apply", "apply", "apply", "keep"]);
+}
+
+#[test]
+fn problems_of_change_policies_have_file_line_and_key() {
+    let folder = Folder::new(&[
+        (
+            "config.toml",
+            &format!(
+                "{SMALLEST}[schema_changes]\nadd = \"aply\"\nkey = \"ignore\"\ntruncate = \"hold\"\nwidening = \"hold\"\n"
+            ),
+        ),
+        ("schemas/a.toml", "table = \"booking.coupons\"\n[schema_changes]\nadd = \"keep\"\ndrop = 5\n"),
+    ]);
+    let expected = [
+        "config.toml:9: schema_changes.add: unknown value `aply`; expected \"apply\", \"hold\", \"ignore\", \"fail\"; did you mean `apply`?",
+        "config.toml:10: schema_changes.key: can't be ignored, for the lake would be wrong; expected \"apply\", \"hold\", \"fail\"",
+        "config.toml:11: schema_changes.truncate: unknown value `hold`; expected \"apply\", \"keep\", \"fail\"",
+        "config.toml:12: schema_changes.widening: unknown key; expected one of",
+        "schemas/a.toml:3: schema_changes.add: unknown value `keep`; expected \"apply\", \"hold\", \"ignore\", \"fail\"",
+        "schemas/a.toml:4: schema_changes.drop: is a whole number; expected \"keep\"",
+    ];
+    let problems = folder.problems();
+    for (problem, expected) in problems.iter().zip(expected) {
+        assert!(problem.starts_with(expected), "{problem}\n  should begin with\n{expected}");
+    }
+    assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+}
+
+#[test]
+fn a_sources_part_of_the_configuration_is_told_apart_from_the_others() {
+    let with = |more: &str, contract: &str| {
+        let folder = Folder::new(&[("config.toml", &format!("{SMALLEST}{more}")), ("schemas/a.toml", contract)]);
+        folder.load(&[]).unwrap_or_else(|error| panic!("{error}"))
+    };
+    let contract = "table = \"booking.coupons\"\n";
+    let base = with("", contract);
+    let differences = |more: &str, contract: &str| {
+        let other = with(more, contract);
+        Effective::of(&base, &base.sources[0]).differences(&Effective::of(&other, &other.sources[0]))
+    };
+    assert!(differences("", contract).is_empty());
+    assert!(differences("[[source]]\nname = \"b\"\nurl = \"mysql://u@b\"\ntables = [\"b.*\"]\n", contract).is_empty());
+    assert_eq!(differences("tls = \"require\"\n", contract), ["connection"]);
+    assert_eq!(differences("[commit]\nrows_max = 7\n", contract), ["commit"]);
+    assert_eq!(differences("[memory]\nbudget = \"1GiB\"\n", contract), ["memory"]);
+    assert_eq!(differences("[schema_changes]\nadd = \"hold\"\n", contract), ["schema_changes"]);
+    let owned = format!("{contract}owners = [\"ann\"]\n");
+    assert_eq!(differences("", &owned), ["contract of booking.coupons"]);
+    // Of a table that the source does not select.
+    assert_eq!(differences("", "table = \"other.t\"\n"), ["contract of booking.coupons"]);
 }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::Error;
 use super::store::cause_text;
-use crate::schema::TableName;
+use crate::schema::{ChangeRecord, TableName};
 
 /// Key of our part of a commitInfo action.
 const LAKEWARD: &str = "lakeward";
@@ -27,6 +27,8 @@ pub struct CommitNote {
     pub position: String,
     /// Counts the table's schemas, from 1.
     pub schema_version: u64,
+    /// The changes of the table's columns that this commit makes.
+    pub changes: Vec<ChangeRecord>,
 }
 
 /// What became of a PUT.
@@ -44,14 +46,24 @@ pub fn app_id(source: &str, table: &TableName) -> String {
     format!("{source}/{table}")
 }
 
-/// The whole text of a log entry.
+/// The whole text of a log entry; `metadata` is the table's new `metaData` action, if it gets one.
 pub fn entry(
     note: &CommitNote,
     id: Uuid,
     operation: &str,
+    metadata: Option<&Value>,
     actions: &[Action],
     now: DateTime<Utc>,
 ) -> Result<String, serde_json::Error> {
+    let mut ours = json!({
+        "table": note.app_id,
+        "batch": note.batch,
+        "position": note.position,
+        "schemaVersion": note.schema_version,
+    });
+    if !note.changes.is_empty() {
+        ours["changes"] = serde_json::to_value(&note.changes)?;
+    }
     let info = json!({"commitInfo": {
         "timestamp": now.timestamp_millis(),
         "operation": operation,
@@ -59,12 +71,7 @@ pub fn entry(
         "isBlindAppend": false,
         "engineInfo": concat!("lakeward/", env!("CARGO_PKG_VERSION")),
         "txnId": id.to_string(),
-        LAKEWARD: {
-            "table": note.app_id,
-            "batch": note.batch,
-            "position": note.position,
-            "schemaVersion": note.schema_version,
-        },
+        LAKEWARD: ours,
     }});
     let mut text = info.to_string();
     let transaction = json!({"txn": {
@@ -74,6 +81,10 @@ pub fn entry(
     }});
     text.push('\n');
     text.push_str(&transaction.to_string());
+    if let Some(metadata) = metadata {
+        text.push('\n');
+        text.push_str(&json!({"metaData": metadata}).to_string());
+    }
     for action in actions {
         text.push('\n');
         text.push_str(&serde_json::to_string(action)?);
@@ -121,7 +132,16 @@ pub fn note(entry: &str) -> Option<CommitNote> {
         batch: ours["batch"].as_i64()?,
         position: ours["position"].as_str()?.to_owned(),
         schema_version: ours["schemaVersion"].as_u64()?,
+        changes: ours
+            .get("changes")
+            .and_then(|changes| serde_json::from_value(changes.clone()).ok())
+            .unwrap_or_default(),
     })
+}
+
+/// When an entry was written, by its writer's clock.
+pub fn committed_at(entry: &str) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp_millis(commit_info(entry)?["timestamp"].as_i64()?)
 }
 
 fn commit_info(entry: &str) -> Option<Value> {
@@ -142,8 +162,18 @@ mod tests {
             batch: 7,
             position: "mariadb:0-1-100".into(),
             schema_version: 2,
+            changes: vec![ChangeRecord {
+                id: Uuid::from_u128(7),
+                table: "booking.coupons".into(),
+                place: "0-1-99".into(),
+                at: Some(Utc::now()),
+                statement: Some("ALTER TABLE coupons ADD a int".into()),
+                before: vec![],
+                after: vec![],
+                steps: vec![],
+            }],
         };
-        let text = entry(&wanted, Uuid::new_v4(), "STREAMING UPDATE", &[], Utc::now()).expect("serializable");
+        let text = entry(&wanted, Uuid::new_v4(), "STREAMING UPDATE", None, &[], Utc::now()).expect("serializable");
         assert_eq!(note(&text), Some(wanted));
         assert_eq!(text.lines().count(), 2);
     }

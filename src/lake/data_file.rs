@@ -25,7 +25,7 @@ use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, PageIndexPolicy};
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
 use roaring::RoaringTreemap;
 
 use super::Error;
@@ -34,13 +34,13 @@ use super::object_reader::ObjectReader;
 use crate::schema::{Column, LakeType, TableSchema};
 
 /// Footer mark of files lakeward wrote: only these may be changed in place of a rewrite later on.
-const WRITER_MARK: &str = "lakeward.writer";
+pub(super) const WRITER_MARK: &str = "lakeward.writer";
 
 /// First loads and very large batches roll over to a new file at this size.
 const SNAPSHOT_FILE_BYTES: NonZeroU64 = NonZeroU64::new(128 << 20).expect("not zero");
 
 /// Rows read at a time.
-const READ_ROWS: usize = 8192;
+pub(super) const READ_ROWS: usize = 8192;
 
 /// Parts of a file (5 MiB each) on their way to the store at a time.
 const UPLOADS_MAX: usize = 4;
@@ -76,6 +76,8 @@ pub struct WrittenFile {
 pub enum Roll {
     /// A partition's rows all go to one file.
     Never,
+    /// Likewise, with a row group that many writers at once have room for.
+    NeverInLittleMemory,
     /// At a size, and the row group being built stays within its own.
     At { file_bytes: NonZeroU64, row_group_bytes: usize },
 }
@@ -97,14 +99,22 @@ const ROW_GROUP_BYTES: usize = 64 << 20;
 fn writer_properties(roll: Roll) -> WriterProperties {
     let row_group_bytes = match roll {
         Roll::Never => ROW_GROUP_BYTES,
+        Roll::NeverInLittleMemory => ROW_GROUP_BYTES / 4,
         Roll::At { row_group_bytes, .. } => row_group_bytes,
     };
+    encoding().set_max_row_group_bytes(Some(row_group_bytes)).build()
+}
+
+/// For a column of a row group that exists already.
+pub(super) fn column_properties() -> WriterProperties {
+    encoding().set_max_row_group_bytes(None).set_max_row_group_row_count(None).build()
+}
+
+fn encoding() -> WriterPropertiesBuilder {
     WriterProperties::builder()
-        .set_max_row_group_bytes(Some(row_group_bytes))
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_created_by(concat!("lakeward version ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_key_value_metadata(Some(vec![KeyValue::new(WRITER_MARK.to_owned(), env!("CARGO_PKG_VERSION").to_owned())]))
-        .build()
 }
 
 /// Writes rows to one data file per partition (more for a large first load) and remembers where each key lies.
@@ -214,7 +224,7 @@ impl TableWriter {
             values,
             Some(writer_properties(self.roll)),
             match self.roll {
-                Roll::Never => None,
+                Roll::Never | Roll::NeverInLittleMemory => None,
                 Roll::At { file_bytes, .. } => Some(file_bytes),
             },
             None,
@@ -274,6 +284,12 @@ pub fn record_count(add: &Add) -> Option<u64> {
     stats["numRecords"].as_u64()
 }
 
+/// Rows that the log says are live in the file.
+pub fn live_rows_told(add: &Add) -> u64 {
+    let deleted = add.deletion_vector.as_ref().map_or(0, |vector| vector.cardinality.max(0) as u64);
+    record_count(add).unwrap_or(0).saturating_sub(deleted)
+}
+
 /// Statistics of a file that has a deletion vector: bounds may be wider than the live rows (Delta protocol,
 /// "Per-file Statistics").
 pub fn loosen_bounds(add: &mut Add) {
@@ -286,23 +302,39 @@ pub fn loosen_bounds(add: &mut Add) {
     }
 }
 
-/// deltalake takes the bounds of decimals through an f64; beyond its 15 digits they may exclude rows that are there, and
-/// a reader would skip the file. Without bounds it reads it.
-fn drop_inexact_bounds(add: &mut Add, schema: &TableSchema) {
-    let inexact = |column: &&Column| matches!(column.lake_type, LakeType::Decimal { precision, .. } if precision > 15);
-    let names: Vec<&str> = schema.columns.iter().filter(inexact).map(|column| column.name.as_str()).collect();
+/// Takes columns that readers must not see out of the statistics.
+pub fn leave_out<'a>(add: &mut Add, mut hidden: impl Iterator<Item = &'a str>) {
+    let Some(first) = hidden.next() else { return };
+    let names: Vec<&str> = std::iter::once(first).chain(hidden).collect();
+    change_statistics(add, &["minValues", "maxValues", "nullCount"], |name| !names.contains(&name));
+}
+
+/// Keeps those columns of each of the named parts of the statistics for which `keep` holds.
+fn change_statistics(add: &mut Add, parts: &[&str], keep: impl Fn(&str) -> bool) {
     let parsed = add.stats.as_deref().map(serde_json::from_str::<serde_json::Value>);
-    let Some(Ok(mut stats)) = parsed.filter(|_| !names.is_empty()) else { return };
-    for bounds in ["minValues", "maxValues"] {
-        if let Some(values) = stats.get_mut(bounds).and_then(serde_json::Value::as_object_mut) {
-            values.retain(|name, _| !names.contains(&name.as_str()));
+    let Some(Ok(mut stats)) = parsed else { return };
+    for part in parts {
+        if let Some(values) = stats.get_mut(*part).and_then(serde_json::Value::as_object_mut) {
+            values.retain(|name, _| keep(name));
         }
     }
     add.stats = Some(stats.to_string());
 }
 
+/// deltalake takes the bounds of decimals through an f64; beyond its 15 digits they may exclude rows that are there, and
+/// a reader would skip the file. Without bounds it reads it.
+pub(super) const BOUND_DIGITS_MAX: u8 = 15;
+
+fn drop_inexact_bounds(add: &mut Add, schema: &TableSchema) {
+    let inexact = |column: &&Column| matches!(column.lake_type, LakeType::Decimal { precision, .. } if precision > BOUND_DIGITS_MAX);
+    let names: Vec<&str> = schema.columns.iter().filter(inexact).map(|column| column.name.as_str()).collect();
+    if !names.is_empty() {
+        change_statistics(add, &["minValues", "maxValues"], |name| !names.contains(&name));
+    }
+}
+
 /// Columns stored in the file: all but the partition columns.
-fn file_columns(schema: &TableSchema) -> impl Iterator<Item = usize> {
+pub(super) fn file_columns(schema: &TableSchema) -> impl Iterator<Item = usize> {
     (0..schema.columns.len()).filter(|index| !schema.partition_by.contains(index))
 }
 
@@ -339,13 +371,13 @@ async fn open(
 ) -> Result<ParquetRecordBatchStreamBuilder<ObjectReader>, Error> {
     // The action's path is decoded already: `Path::from` would encode it a second time.
     let path = Path::parse(&add.path).map_err(|cause| damaged(schema, format!("file path `{}`: {cause}", add.path)))?;
-    let reader = ObjectReader { store: store.clone(), path, size: add.size.max(0) as u64 };
+    let reader = ObjectReader { store: store.clone(), path, size: add.size.max(0) as u64, received: None };
     let options = ArrowReaderOptions::new().with_offset_index_policy(pages);
     let builder = ParquetRecordBatchStreamBuilder::new_with_options(reader, options).await;
     builder.map_err(|cause| parquet_error(schema, add, cause))
 }
 
-fn parquet_error(schema: &TableSchema, add: &Add, source: ParquetError) -> Error {
+pub(super) fn parquet_error(schema: &TableSchema, add: &Add, source: ParquetError) -> Error {
     let missing = matches!(&source, ParquetError::External(cause)
         if matches!(cause.downcast_ref(), Some(object_store::Error::NotFound { .. })));
     if missing {
@@ -417,7 +449,7 @@ fn fill(
 }
 
 /// The table is not as lakeward left it.
-fn damaged(schema: &TableSchema, finding: String) -> Error {
+pub(super) fn damaged(schema: &TableSchema, finding: String) -> Error {
     Error::Table {
         table: schema.name.to_string(),
         finding,

@@ -4,7 +4,6 @@
 //! files and no table; the next start loads it again. The entry is written by hand because deltalake's `create` adds
 //! table features that it then refuses to write to.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -20,7 +19,7 @@ use super::data_file::{Roll, TableWriter};
 use super::store::Lake;
 use super::table::Table;
 use super::{Error, delta_schema};
-use crate::schema::{TableName, TableSchema};
+use crate::schema::{Shape, TableName, TableSchema};
 
 /// A load under way. Nothing of it is visible before [`FirstLoad::commit`].
 pub struct FirstLoad {
@@ -76,37 +75,31 @@ impl FirstLoad {
             batch: 0,
             position: self.position,
             schema_version: 1,
+            changes: Vec::new(),
         };
         let id = Uuid::new_v4();
         let now = Utc::now();
         let serialize =
             |cause: serde_json::Error| Error::Commit { table: table.clone(), version: 0, cause: cause.to_string() };
         let actions: Vec<Action> = files.into_iter().map(|file| Action::Add(file.add)).collect();
-        let partition_columns: Vec<&str> =
-            self.schema.partition_by.iter().map(|&index| self.schema.columns[index].name.as_str()).collect();
-        let mut configuration = HashMap::from([("delta.enableDeletionVectors", "true")]);
-        configuration.extend(
-            delta_schema::row_identity(self.schema.identity).map(|identity| (delta_schema::ROW_IDENTITY, identity)),
-        );
         let protocol = json!({"protocol": {
             "minReaderVersion": 3,
             "minWriterVersion": 7,
             "readerFeatures": ["deletionVectors", "timestampNtz"],
             "writerFeatures": ["deletionVectors", "timestampNtz", "appendOnly"],
         }});
-        let metadata = json!({"metaData": {
+        let mut metadata = json!({
             "id": Uuid::new_v4().to_string(),
             "name": self.schema.name.table,
             "description": format!("{} of source {}, kept by lakeward", self.schema.name, self.source),
             "format": {"provider": "parquet", "options": {}},
-            "schemaString": delta_schema::encode(&self.schema),
-            "partitionColumns": partition_columns,
-            "configuration": configuration,
+            "configuration": {"delta.enableDeletionVectors": "true"},
             "createdTime": now.timestamp_millis(),
-        }});
+        });
+        delta_schema::encode(&Shape::of(self.schema.clone()), &mut metadata).map_err(serialize)?;
         let text = format!(
-            "{protocol}\n{metadata}\n{}",
-            commit::entry(&note, id, "CREATE TABLE AS SELECT", &actions, now).map_err(serialize)?
+            "{protocol}\n{}",
+            commit::entry(&note, id, "CREATE TABLE AS SELECT", Some(&metadata), &actions, now).map_err(serialize)?
         );
         match commit::put(&self.log_store, &table, 0, id, &text).await? {
             Outcome::Landed => {}

@@ -3,34 +3,72 @@
 //! In a table without a key equal rows are interchangeable, so the n-th of them may have a hash of its own, made of the
 //! row's and of n. The index holds the hashes of occurrences 0 to n without a gap: how many equal rows there are is found
 //! by asking it, and nothing else need be kept.
+//!
+//! Values are hashed in a type that growing columns keep: all whole numbers alike, decimals by their scale. So a key that
+//! becomes `bigint` hashes as it did, and the index stays.
 
 use std::hash::{BuildHasher, RandomState};
 
 use arrow::array::{ArrayRef, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType};
 use arrow::error::ArrowError;
 use arrow_row::{RowConverter, SortField};
 use twox_hash::XxHash3_128;
 
 use super::locator::{KeyHash, RowLocator};
-use crate::schema::{RowIdentity, TableSchema};
+use crate::schema::{Origin, RowIdentity, Shape};
 
 /// Turns rows into hashes. One per table and process: the seed is random, and never stored.
 #[derive(Debug)]
 pub struct KeyHasher {
     columns: Vec<usize>,
+    /// What each of them is hashed as.
+    types: Vec<DataType>,
     converter: RowConverter,
     seed: u64,
 }
 
+/// See the module text.
+fn hashed_as(column: DataType) -> DataType {
+    match column {
+        DataType::Int8 | DataType::Int16 | DataType::Int32 => DataType::Int64,
+        DataType::Decimal128(_, scale) => DataType::Decimal128(DECIMAL128_MAX_PRECISION, scale),
+        other => other,
+    }
+}
+
 impl KeyHasher {
-    pub fn new(schema: &TableSchema) -> Result<Self, ArrowError> {
+    pub fn new(shape: &Shape) -> Result<Self, ArrowError> {
+        Self::with_seed(shape, RandomState::new().hash_one(0_u8))
+    }
+
+    /// The hasher of the same table in another shape.
+    pub fn of_shape(&self, shape: &Shape) -> Result<Self, ArrowError> {
+        Self::with_seed(shape, self.seed)
+    }
+
+    fn with_seed(shape: &Shape, seed: u64) -> Result<Self, ArrowError> {
+        let schema = &shape.lake;
         let columns: Vec<usize> = match schema.identity {
             RowIdentity::Key => schema.key.clone(),
-            RowIdentity::WholeRow => (0..schema.columns.len()).collect(),
+            // What the source dropped, its row images don't tell.
+            RowIdentity::WholeRow => {
+                (0..schema.columns.len()).filter(|&index| shape.origins[index] != Origin::Dropped).collect()
+            }
             RowIdentity::AppendOnly => Vec::new(),
         };
-        let fields = columns.iter().map(|&index| SortField::new(schema.columns[index].lake_type.arrow())).collect();
-        Ok(Self { columns, converter: RowConverter::new(fields)?, seed: RandomState::new().hash_one(0_u8) })
+        let types: Vec<DataType> =
+            columns.iter().map(|&index| hashed_as(schema.columns[index].lake_type.arrow())).collect();
+        let fields = types.iter().cloned().map(SortField::new).collect();
+        Ok(Self { columns, types, converter: RowConverter::new(fields)?, seed })
+    }
+
+    /// Whether `after`, of a later shape of the table, gives each row the hash that this one gave it; `moved` says where
+    /// each column of this shape is in the later one.
+    pub fn agrees(&self, after: &Self, moved: &[Option<usize>]) -> bool {
+        let columns = self.columns.iter().map(|&index| moved.get(index).copied().flatten());
+        columns.eq(after.columns.iter().map(|&index| Some(index))) && self.types == after.types
     }
 
     /// The columns that are hashed, as indexes into the schema.
@@ -40,7 +78,10 @@ impl KeyHasher {
 
     /// One hash per row; `columns` are those of [`KeyHasher::columns`].
     pub fn hash(&self, columns: &[ArrayRef]) -> Result<Vec<KeyHash>, ArrowError> {
-        let rows = self.converter.convert_columns(columns)?;
+        let columns = columns.iter().zip(&self.types).map(|(column, hashed)| {
+            if column.data_type() == hashed { Ok(column.clone()) } else { cast(column, hashed) }
+        });
+        let rows = self.converter.convert_columns(&columns.collect::<Result<Vec<_>, _>>()?)?;
         Ok(rows.iter().map(|row| XxHash3_128::oneshot_with_seed(self.seed, row.as_ref()).into()).collect())
     }
 
@@ -89,7 +130,9 @@ impl KeyHasher {
 mod tests {
     use super::super::locator::{MemoryLocator, RowAddress};
     use super::*;
-    use crate::schema::{Column, LakeType, Policy, TableName};
+    use crate::schema::{Column, LakeType, Policy, TableName, TableSchema};
+    use arrow::array::{Int32Array, Int64Array};
+    use std::sync::Arc;
 
     /// K-1
     #[test]
@@ -108,7 +151,7 @@ mod tests {
             partition_by: vec![],
             identity: RowIdentity::WholeRow,
         };
-        let hasher = KeyHasher::new(&schema).expect("longs");
+        let hasher = KeyHasher::new(&Shape::of(Arc::new(schema))).expect("longs");
         let mut locator = MemoryLocator::default();
         let row = KeyHash::from(77);
         for count in 0..70 {
@@ -117,5 +160,34 @@ mod tests {
         }
         locator.remove(&[hasher.occurrence(row, 69)]);
         assert_eq!(hasher.occurrences(row, &locator), 69);
+    }
+
+    fn keyed(lake_type: LakeType) -> Shape {
+        let column = Column {
+            name: "a".into(),
+            source_type: String::new(),
+            lake_type,
+            nullable: false,
+            policy: Policy::default(),
+        };
+        Shape::of(Arc::new(TableSchema {
+            name: TableName::new("a", "b"),
+            columns: vec![column],
+            key: vec![0],
+            partition_by: vec![],
+            identity: RowIdentity::Key,
+        }))
+    }
+
+    #[test]
+    fn a_whole_number_hashes_as_before_when_its_column_grows() {
+        let before = KeyHasher::new(&keyed(LakeType::Integer)).expect("hashable");
+        let after = before.of_shape(&keyed(LakeType::Long)).expect("hashable");
+        assert!(before.agrees(&after, &[Some(0)]) && !before.agrees(&after, &[None]));
+        let small: ArrayRef = Arc::new(Int32Array::from(vec![-7, 0, i32::MAX]));
+        let large: ArrayRef = Arc::new(Int64Array::from(vec![-7, 0, i64::from(i32::MAX)]));
+        assert_eq!(before.hash(&[small]).expect("hashed"), after.hash(&[large]).expect("hashed"));
+        let decimal = before.of_shape(&keyed(LakeType::Decimal { precision: 12, scale: 0 })).expect("hashable");
+        assert!(!before.agrees(&decimal, &[Some(0)]));
     }
 }

@@ -11,9 +11,10 @@
 //!
 //! [`TableRows::unchanged`]: crate::schema::TableRows::unchanged
 
+use super::Error;
 use super::key::KeyHasher;
 use super::locator::{KeyHash, KeyMap, RowLocator};
-use crate::schema::{Op, RowIdentity};
+use crate::schema::{Op, RowIdentity, TableSchema};
 
 /// A row of the batch: its number in log order, counted from the last truncate.
 pub type RowNumber = u32;
@@ -46,6 +47,17 @@ pub enum CollapseError {
     NothingToFindBy,
     #[error("there are more than {ROWS_MAX} of them in one batch")]
     TooMany,
+}
+
+impl CollapseError {
+    /// As the error of a table.
+    pub fn of(&self, schema: &TableSchema) -> Error {
+        Error::Table {
+            table: schema.name.to_string(),
+            finding: format!("the changes do not fit: {self}"),
+            remedy: "remove the table's folder in the lake and restart to load it again".to_owned(),
+        }
+    }
 }
 
 /// Where the previous image of a row is.
@@ -212,7 +224,8 @@ impl Bag {
 mod tests {
     use super::super::locator::{MemoryLocator, RowAddress};
     use super::*;
-    use crate::schema::{Column, LakeType, Policy, TableName, TableSchema};
+    use crate::schema::{Column, LakeType, Policy, Shape, TableName};
+    use std::sync::Arc;
 
     fn hasher(identity: RowIdentity) -> KeyHasher {
         let column = Column {
@@ -229,7 +242,7 @@ mod tests {
             partition_by: vec![],
             identity,
         };
-        KeyHasher::new(&schema).expect("longs are hashable")
+        KeyHasher::new(&Shape::of(Arc::new(schema))).expect("longs are hashable")
     }
 
     fn key(id: u128) -> KeyHash {

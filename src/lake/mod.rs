@@ -4,6 +4,7 @@
 //! deletion vectors, position and batch number in one conditional PUT; after any error the table is read again before
 //! anything is decided; two writers of one table cannot both succeed. It knows no database: positions are text here.
 
+mod append_table;
 mod buckets;
 mod changes;
 mod commit;
@@ -14,15 +15,21 @@ mod error;
 mod first_load;
 mod key;
 mod locator;
+mod log;
 mod merge;
 mod object_reader;
 mod spill;
+pub mod splice;
+mod step;
 mod store;
 mod table;
+mod upgrade;
 
+pub use append_table::AppendTable;
 pub use changes::TableChange;
 pub use error::{Class, Error};
 pub use first_load::FirstLoad;
+pub use log::{LogEntry, TableLog, TableState};
 pub use spill::{Spill, SpillError, SpillFile, SpilledRows};
 pub use store::Lake;
 pub use table::{Applied, Table, TableSummary};

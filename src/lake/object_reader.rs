@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -17,6 +18,17 @@ pub struct ObjectReader {
     pub store: Arc<dyn ObjectStore>,
     pub path: Path,
     pub size: u64,
+    /// Counts the bytes fetched, for whoever wants to know.
+    pub received: Option<Arc<AtomicU64>>,
+}
+
+impl ObjectReader {
+    fn count(&self, bytes: &[Bytes]) {
+        if let Some(received) = &self.received {
+            let fetched: usize = bytes.iter().map(Bytes::len).sum();
+            received.fetch_add(fetched as u64, Ordering::Relaxed);
+        }
+    }
 }
 
 fn external(cause: object_store::Error) -> ParquetError {
@@ -25,11 +37,19 @@ fn external(cause: object_store::Error) -> ParquetError {
 
 impl AsyncFileReader for ObjectReader {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes>> {
-        Box::pin(async { self.store.get_range(&self.path, range).await.map_err(external) })
+        Box::pin(async {
+            let bytes = self.store.get_range(&self.path, range).await.map_err(external)?;
+            self.count(std::slice::from_ref(&bytes));
+            Ok(bytes)
+        })
     }
 
     fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, Result<Vec<Bytes>>> {
-        Box::pin(async move { self.store.get_ranges(&self.path, &ranges).await.map_err(external) })
+        Box::pin(async move {
+            let parts = self.store.get_ranges(&self.path, &ranges).await.map_err(external)?;
+            self.count(&parts);
+            Ok(parts)
+        })
     }
 
     fn get_metadata<'a>(

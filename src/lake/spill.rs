@@ -173,6 +173,10 @@ impl SpilledRows {
         self.file.spill()
     }
 
+    pub fn schema(&self) -> &TableSchema {
+        &self.schema
+    }
+
     pub fn rows(&self) -> u32 {
         self.rows
     }

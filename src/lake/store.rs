@@ -18,6 +18,7 @@ use crate::schema::TableName;
 pub struct Lake {
     url: Url,
     options: HashMap<String, String>,
+    splices: bool,
 }
 
 impl Lake {
@@ -25,7 +26,20 @@ impl Lake {
     pub fn new(url: &Url, options: &BTreeMap<String, String>) -> Self {
         static HANDLERS: Once = Once::new();
         HANDLERS.call_once(|| deltalake::aws::register_handlers(None));
-        Self { url: url.clone(), options: options.iter().map(|(k, v)| (k.clone(), v.clone())).collect() }
+        Self { url: url.clone(), options: options.iter().map(|(k, v)| (k.clone(), v.clone())).collect(), splices: true }
+    }
+
+    /// Whether schema changes splice columns into data files, which is the default, or rewrite them.
+    pub fn with_splices(self, splices: bool) -> Self {
+        Self { splices, ..self }
+    }
+
+    pub(super) fn splices(&self) -> bool {
+        self.splices
+    }
+
+    pub(super) fn options(&self) -> &HashMap<String, String> {
+        &self.options
     }
 
     pub fn url(&self) -> &Url {
@@ -42,6 +56,11 @@ impl Lake {
         Ok(self.log_store(&self.below(&["_lakeward", source]))?.object_store(None))
     }
 
+    /// The store rooted at what channels of notices share, whatever the source: `<lake>/_lakeward/notices`.
+    pub fn notices_store(&self) -> Result<Arc<dyn ObjectStore>, Error> {
+        Ok(self.log_store(&self.below(&["_lakeward", "notices"]))?.object_store(None))
+    }
+
     /// deltalake's handle on a table's folder.
     pub(super) fn log_store(&self, url: &Url) -> Result<LogStoreRef, Error> {
         if let Ok(folder) = url.to_file_path() {
@@ -55,7 +74,7 @@ impl Lake {
         Ok(builder.with_storage_options(self.options.clone()))
     }
 
-    fn below(&self, segments: &[&str]) -> Url {
+    pub(super) fn below(&self, segments: &[&str]) -> Url {
         let mut url = self.url.clone();
         url.path_segments_mut().expect("file and s3 urls have paths").pop_if_empty().extend(segments);
         url

@@ -1,35 +1,39 @@
 //! An open Delta table: its live files, where each key lies, and how a batch of changes is applied.
 //!
-//! The state in memory is that of one version and changes only when a commit has landed. A batch goes collapse →
+//! The state in memory is that of one version and changes only when a commit has landed. A batch goes (evolve →) collapse →
 //! locate → carry → write → commit → settle (see design in ARCHITECTURE.md); an error on the way leaves the state as it
 //! was and unreferenced objects in the folder. When another engine committed in between (an OPTIMIZE, say), the table is
 //! read again and the same batch is located and written anew on top of it.
 
 mod apply;
 mod carry;
+mod evolve;
+mod index;
+mod load;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chrono::Utc;
-use deltalake::DeltaTableError;
-use deltalake::kernel::{Add, DeletionVectorDescriptor, Remove};
+use deltalake::kernel::{Add, Remove};
 use deltalake::logstore::LogStoreRef;
-use futures::TryStreamExt;
 use roaring::RoaringTreemap;
+use serde_json::Value;
 use url::Url;
 use uuid::Uuid;
 
 use super::changes::TableChange;
-use super::commit::{self, CommitNote, Outcome, app_id};
+use super::commit::{self, CommitNote, Outcome};
 use super::data_file::{self, DataFile};
-use super::deletion_vector;
 use super::key::KeyHasher;
-use super::locator::{FileId, KeyHash, MemoryLocator, RowAddress, RowLocator};
+use super::locator::{FileId, MemoryLocator, RowAddress, RowLocator};
 use super::store::{Lake, cause_text, unreachable};
-use super::{Error, delta_schema};
-use crate::schema::{RowIdentity, TableName, TableSchema};
+use super::{Error, step};
+use crate::schema::{ChangeRecord, Shape, TableName, TableSchema};
 use apply::{Gone, Staged};
+use evolve::Evolved;
+use index::check_keys;
+pub(super) use load::{Loaded as LoadedTable, load};
 
 /// How often the log gets a checkpoint, in commits.
 const CHECKPOINT_EVERY: u64 = 50;
@@ -43,10 +47,14 @@ pub struct Table {
     source: String,
     url: Url,
     log_store: LogStoreRef,
-    schema: Arc<TableSchema>,
+    shape: Arc<Shape>,
+    /// The log's `metaData` action in force.
+    metadata: Value,
     hasher: KeyHasher,
     version: u64,
+    /// Of lakeward's own last commit, and that commit's version.
     note: CommitNote,
+    noted: u64,
     files: BTreeMap<FileId, DataFile>,
     next_file: FileId,
     locator: Box<dyn RowLocator>,
@@ -60,6 +68,8 @@ pub struct Applied {
     pub version: Option<u64>,
     pub rows_written: u64,
     pub rows_removed: u64,
+    /// Whether the table has another shape since.
+    pub evolved: bool,
 }
 
 /// A table as a report shows it.
@@ -70,12 +80,17 @@ pub struct TableSummary {
     pub rows: u64,
 }
 
-/// A table's log, read but not indexed.
-struct Loaded {
-    version: u64,
-    note: CommitNote,
-    schema: TableSchema,
-    adds: Vec<Add>,
+/// What a batch is staged against: the table, or what an evolution makes of it.
+#[derive(Clone, Copy)]
+struct View<'a> {
+    shape: &'a Shape,
+    schema: &'a Arc<TableSchema>,
+    hasher: &'a KeyHasher,
+    files: &'a BTreeMap<FileId, DataFile>,
+    locator: &'a dyn RowLocator,
+    log_store: &'a LogStoreRef,
+    /// The files as the log has them, where that is not how `files` has them.
+    logged: Option<&'a BTreeMap<FileId, DataFile>>,
 }
 
 impl Table {
@@ -83,17 +98,19 @@ impl Table {
     pub async fn open(lake: &Lake, source: &str, name: &TableName) -> Result<Option<Self>, Error> {
         let url = lake.table_url(source, name);
         let log_store = lake.log_store(&url)?;
-        let Some(loaded) = load(lake, source, name, &url, &log_store).await? else { return Ok(None) };
-        let schema = Arc::new(loaded.schema);
+        let Some(loaded) = load(lake, source, name, &url, &log_store, None).await? else { return Ok(None) };
+        let shape = Arc::new(loaded.shape);
         let mut table = Self {
             lake: lake.clone(),
             source: source.to_owned(),
             url,
             log_store,
-            hasher: KeyHasher::new(&schema).map_err(|source| Error::Arrow { table: name.to_string(), source })?,
-            schema,
+            hasher: KeyHasher::new(&shape).map_err(|source| Error::Arrow { table: name.to_string(), source })?,
+            shape,
+            metadata: loaded.metadata,
             version: loaded.version,
             note: loaded.note,
+            noted: loaded.noted,
             files: BTreeMap::new(),
             next_file: 0,
             locator: Box::new(MemoryLocator::default()),
@@ -102,14 +119,7 @@ impl Table {
         for add in loaded.adds {
             table.index_file(add).await?;
         }
-        let (rows, keys) = (table.live_rows(), table.locator.len() as u64);
-        if rows != keys && table.schema.identity != RowIdentity::AppendOnly {
-            return Err(Error::Table {
-                table: name.to_string(),
-                finding: format!("{rows} rows but {keys} keys: rows share a key"),
-                remedy: "correct `key` in its contract, remove the table's folder in the lake and restart".to_owned(),
-            });
-        }
+        check_keys(table.schema(), table.live_rows(), table.locator.as_ref())?;
         Ok(Some(table))
     }
 
@@ -117,22 +127,24 @@ impl Table {
     pub async fn summary(lake: &Lake, source: &str, name: &TableName) -> Result<Option<TableSummary>, Error> {
         let url = lake.table_url(source, name);
         let log_store = lake.log_store(&url)?;
-        let loaded = load(lake, source, name, &url, &log_store).await?;
+        let loaded = load(lake, source, name, &url, &log_store, None).await?;
         Ok(loaded.map(|loaded| {
-            let rows = loaded.adds.iter().map(|add| {
-                let deleted = add.deletion_vector.as_ref().map_or(0, |vector| vector.cardinality.max(0) as u64);
-                data_file::record_count(add).unwrap_or(0).saturating_sub(deleted)
-            });
-            TableSummary { version: loaded.version, position: loaded.note.position, rows: rows.sum() }
+            let rows = loaded.adds.iter().map(data_file::live_rows_told).sum();
+            TableSummary { version: loaded.version, position: loaded.note.position, rows }
         }))
     }
 
     pub fn name(&self) -> &TableName {
-        &self.schema.name
+        &self.shape.lake.name
     }
 
+    pub fn shape(&self) -> &Arc<Shape> {
+        &self.shape
+    }
+
+    /// Every column of the data files.
     pub fn schema(&self) -> &Arc<TableSchema> {
-        &self.schema
+        &self.shape.lake
     }
 
     pub fn version(&self) -> u64 {
@@ -142,6 +154,16 @@ impl Table {
     /// The log position of the last commit that changed this table.
     pub fn position(&self) -> &str {
         &self.note.position
+    }
+
+    /// The changes of the table's columns that lakeward's last commit made, and that commit's version.
+    pub fn last_changes(&self) -> (u64, &[ChangeRecord]) {
+        (self.noted, &self.note.changes)
+    }
+
+    /// Counts the table's schemas, from 1.
+    pub fn schema_version(&self) -> u64 {
+        self.note.schema_version
     }
 
     pub fn live_rows(&self) -> u64 {
@@ -158,19 +180,41 @@ impl Table {
             if attempt > 0 {
                 self.reload().await?;
             }
+            let evolved = self.evolve(changes).await?;
+            if evolved.is_some() {
+                step::reached("evolve.spliced").await;
+            }
             // A batch that comes to nothing is committed all the same: it takes the version, and so shuts out an earlier
             // put that is still under way.
-            let staged = self.stage(changes).await?;
-            let note = CommitNote { batch: self.note.batch + 1, position: position.to_owned(), ..self.note.clone() };
+            let staged = match self.view(evolved.as_ref()).stage(changes).await {
+                Ok(staged) => staged,
+                Err(error) => {
+                    self.discard(&evolved.map(|evolved| evolved.made).unwrap_or_default()).await;
+                    return Err(error);
+                }
+            };
+            let note = self.next_note(changes, position);
             let id = Uuid::new_v4();
             let version = self.version + 1;
-            let text = commit::entry(&note, id, "STREAMING UPDATE", &staged.actions, Utc::now()).map_err(|cause| {
-                Error::Commit { table: self.schema.name.to_string(), version, cause: cause.to_string() }
-            })?;
-            let table = self.schema.name.to_string();
+            let metadata = evolved.as_ref().and_then(|evolved| evolved.metadata.as_ref());
+            let text = commit::entry(&note, id, "STREAMING UPDATE", metadata, &staged.actions, Utc::now())
+                .map_err(|cause| Error::Commit { table: self.name().to_string(), version, cause: cause.to_string() })?;
+            let table = self.name().to_string();
+            if evolved.is_some() {
+                step::reached("evolve.staged").await;
+            }
             match commit::put(&self.log_store, &table, version, id, &text).await? {
-                Outcome::Landed => return self.settle(staged, version, note).await,
+                Outcome::Landed => {
+                    if evolved.is_some() {
+                        step::reached("evolve.committed").await;
+                    }
+                    return self.settle(evolved, staged, version, note).await;
+                }
                 Outcome::Taken { theirs } => {
+                    // The version is another's, so nothing can refer to them any more.
+                    let mut made = evolved.map(|evolved| evolved.made).unwrap_or_default();
+                    made.extend(staged.written.into_iter().map(|file| file.add.path));
+                    self.discard(&made).await;
                     if commit::note(&theirs).is_some_and(|theirs| theirs.app_id == self.note.app_id) {
                         return Err(Error::Fenced { table, version });
                     }
@@ -179,27 +223,54 @@ impl Table {
             }
         }
         Err(Error::Commit {
-            table: self.schema.name.to_string(),
+            table: self.shape.lake.name.to_string(),
             version: self.version + 1,
             cause: format!("other engines committed first, {REBASE_MAX} times in a row"),
         })
     }
 
-    fn file(&self, id: FileId) -> Result<&DataFile, Error> {
-        self.files.get(&id).ok_or_else(|| Error::Table {
-            table: self.schema.name.to_string(),
-            finding: format!("the key index names file {id}, which the table does not have"),
-            remedy: "report this as a defect of lakeward; a restart rebuilds the index".to_owned(),
-        })
+    fn next_note(&self, changes: &[TableChange], position: &str) -> CommitNote {
+        let changes: Vec<ChangeRecord> =
+            TableChange::evolutions(changes).map(|evolution| evolution.record.clone()).collect();
+        CommitNote {
+            app_id: self.note.app_id.clone(),
+            batch: self.note.batch + 1,
+            position: position.to_owned(),
+            schema_version: self.note.schema_version + changes.len() as u64,
+            changes,
+        }
+    }
+
+    fn view<'a>(&'a self, evolved: Option<&'a Evolved>) -> View<'a> {
+        let shape = evolved.map_or(&self.shape, |evolved| &evolved.shape);
+        View {
+            shape,
+            schema: &shape.lake,
+            hasher: evolved.map_or(&self.hasher, |evolved| &evolved.hasher),
+            files: evolved.map_or(&self.files, |evolved| &evolved.files),
+            locator: evolved.and_then(|evolved| evolved.locator.as_deref()).unwrap_or(self.locator.as_ref()),
+            log_store: &self.log_store,
+            logged: evolved.map(|_| &self.files),
+        }
     }
 
     /// The commit has landed: what was staged is now the table.
-    async fn settle(&mut self, staged: Staged, version: u64, note: CommitNote) -> Result<Applied, Error> {
+    async fn settle(
+        &mut self,
+        evolved: Option<Evolved>,
+        staged: Staged,
+        version: u64,
+        note: CommitNote,
+    ) -> Result<Applied, Error> {
         let applied = Applied {
             version: Some(version),
             rows_written: staged.written.iter().map(|file| file.rows).sum(),
             rows_removed: staged.rows_removed,
+            evolved: evolved.is_some(),
         };
+        if let Some(evolved) = evolved {
+            self.take_over(evolved);
+        }
         if staged.truncated {
             self.locator.clear();
         }
@@ -230,6 +301,7 @@ impl Table {
         }
         self.version = version;
         self.note = note;
+        self.noted = version;
         for file in staged.written {
             if !listed {
                 self.index_file(file.add).await?;
@@ -258,7 +330,7 @@ impl Table {
         if self.checkpoint.as_ref().is_some_and(|running| !running.is_finished()) {
             return;
         }
-        let (lake, url, table) = (self.lake.clone(), self.url.clone(), self.schema.name.to_string());
+        let (lake, url, table) = (self.lake.clone(), self.url.clone(), self.shape.lake.name.to_string());
         self.checkpoint = Some(tokio::spawn(async move {
             let written = async {
                 let loaded = lake.builder(&url)?.load().await.map_err(|cause| unreachable(&url, &cause))?;
@@ -277,23 +349,23 @@ impl Table {
         if let Some(running) = self.checkpoint.take()
             && let Err(cause) = running.await
         {
-            tracing::warn!(table = %self.schema.name, %cause, "the checkpoint task failed");
+            tracing::warn!(table = %self.shape.lake.name, %cause, "the checkpoint task failed");
         }
     }
 
     /// Reads the table anew after a foreign commit. Our own batch number must not have moved.
     async fn reload(&mut self) -> Result<(), Error> {
-        let fresh = Self::open(&self.lake, &self.source, &self.schema.name).await?.ok_or_else(|| Error::Table {
-            table: self.schema.name.to_string(),
+        let fresh = Self::open(&self.lake, &self.source, &self.shape.lake.name).await?.ok_or_else(|| Error::Table {
+            table: self.shape.lake.name.to_string(),
             finding: format!("the table at {} is gone", self.url),
             remedy: "restart to load it again".to_owned(),
         })?;
         if fresh.note.batch != self.note.batch {
-            return Err(Error::Fenced { table: self.schema.name.to_string(), version: fresh.version });
+            return Err(Error::Fenced { table: self.shape.lake.name.to_string(), version: fresh.version });
         }
-        if fresh.schema != self.schema {
+        if fresh.shape != self.shape {
             return Err(Error::Table {
-                table: self.schema.name.to_string(),
+                table: self.shape.lake.name.to_string(),
                 finding: format!("another engine changed its schema in version {}", fresh.version),
                 remedy: "remove the table's folder in the lake and restart to load it again".to_owned(),
             });
@@ -302,63 +374,6 @@ impl Table {
         *self = fresh;
         self.checkpoint = checkpoint;
         Ok(())
-    }
-
-    /// Adds a file of the log to the state: its deletion vector and the keys of its live rows.
-    async fn index_file(&mut self, add: Add) -> Result<(), Error> {
-        let deleted = match add.deletion_vector.clone() {
-            Some(descriptor) => self.read_deletion_vector(descriptor).await?,
-            None => RoaringTreemap::new(),
-        };
-        let store = self.log_store.object_store(None);
-        let id = self.take_file_id();
-        let mut rows = 0;
-        if self.hasher.columns().is_empty() {
-            rows = data_file::count_rows(&store, &self.schema, &add).await?;
-        } else {
-            let schema = self.schema.clone();
-            let columns = self.hasher.columns().to_vec();
-            let mut stream = data_file::stream_columns(&store, &schema, &add, &columns, None).await?;
-            while let Some(batch) = stream.try_next().await? {
-                let keys = self.hasher.hash(batch.columns()).map_err(|source| self.arrow(source))?;
-                for key in keys {
-                    if !deleted.contains(rows) {
-                        self.index_row(key, RowAddress { file: id, row: rows as u32 });
-                    }
-                    rows += 1;
-                }
-            }
-            drop(stream);
-        }
-        self.files.insert(id, DataFile { add, rows, deleted });
-        Ok(())
-    }
-
-    /// Equal rows of a table without a key are told apart by their number.
-    fn index_row(&mut self, key: KeyHash, address: RowAddress) {
-        let key = match self.schema.identity {
-            RowIdentity::WholeRow => self.hasher.occurrence(key, self.hasher.occurrences(key, self.locator.as_ref())),
-            RowIdentity::Key | RowIdentity::AppendOnly => key,
-        };
-        self.locator.insert(key, address);
-    }
-
-    async fn read_deletion_vector(&self, descriptor: DeletionVectorDescriptor) -> Result<RoaringTreemap, Error> {
-        let (log_store, url) = (self.log_store.clone(), self.url.clone());
-        let read = tokio::task::spawn_blocking(move || deletion_vector::read(&log_store, &url, descriptor)).await;
-        let cause = match read {
-            Ok(Ok(deleted)) => return Ok(deleted),
-            Ok(Err(delta_kernel::Error::FileNotFound(name))) => {
-                return Err(Error::Table {
-                    table: self.schema.name.to_string(),
-                    finding: format!("its deletion vectors {name} are gone; did a foreign VACUUM remove them?"),
-                    remedy: "remove the table's folder in the lake and restart to load it again".to_owned(),
-                });
-            }
-            Ok(Err(cause)) => cause_text(&cause),
-            Err(cause) => cause.to_string(),
-        };
-        Err(Error::Unreachable { url: self.url.to_string(), cause: format!("reading a deletion vector: {cause}") })
     }
 }
 
@@ -373,63 +388,4 @@ fn remove(add: &Add, now: i64) -> Remove {
         deletion_vector: add.deletion_vector.clone(),
         ..Remove::default()
     }
-}
-
-/// Reads a table's log: newest version, live files, and the note of lakeward's own last commit.
-async fn load(
-    lake: &Lake,
-    source: &str,
-    name: &TableName,
-    url: &Url,
-    log_store: &LogStoreRef,
-) -> Result<Option<Loaded>, Error> {
-    let table_error = |finding: String| Error::Table {
-        table: name.to_string(),
-        finding,
-        remedy: format!("{url} must hold only what lakeward writes: move what is there away"),
-    };
-    let table = match lake.builder(url)?.load().await {
-        Ok(table) => table,
-        Err(DeltaTableError::NotATable(_)) => return Ok(None),
-        Err(cause) => {
-            // Where there is no log entry at all, there is no table: deltalake words this in several ways.
-            if let Ok(None) = log_store.read_commit_entry(0).await
-                && !log_store.is_delta_table_location().await.unwrap_or(true)
-            {
-                return Ok(None);
-            }
-            return Err(unreachable(url, &cause));
-        }
-    };
-    let delta = |cause: DeltaTableError| Error::Delta { table: name.to_string(), source: Box::new(cause) };
-    let state = table.snapshot().map_err(delta)?;
-    let version = state.version();
-    let app_id = app_id(source, name);
-    let note = last_note(log_store, version, &app_id).await?.ok_or_else(|| {
-        table_error(format!("the folder {url} holds a Delta table that lakeward did not make for {app_id}"))
-    })?;
-    let metadata = state.metadata();
-    let schema_string = serde_json::to_value(metadata)
-        .ok()
-        .and_then(|value| value["schemaString"].as_str().map(str::to_owned))
-        .ok_or_else(|| table_error("its metadata has no schema".to_owned()))?;
-    let identity = metadata.configuration().get(delta_schema::ROW_IDENTITY).map(String::as_str);
-    let schema =
-        delta_schema::decode(name, &schema_string, metadata.partition_columns(), identity).map_err(table_error)?;
-    #[allow(deprecated)] // the successor works on Arrow columns and has no way back to an action
-    let adds: Vec<Add> = state.log_data().iter().map(|file| file.add_action()).collect();
-    Ok(Some(Loaded { version, note, schema, adds }))
-}
-
-/// Walks back from the newest entry to the last one of ours: usually the first looked at.
-async fn last_note(log_store: &LogStoreRef, newest: u64, app_id: &str) -> Result<Option<CommitNote>, Error> {
-    for version in (0..=newest).rev() {
-        let entry =
-            log_store.read_commit_entry(version).await.map_err(|cause| unreachable(log_store.root_url(), &cause))?;
-        let Some(entry) = entry else { return Ok(None) };
-        if let Some(note) = commit::note(&String::from_utf8_lossy(&entry)).filter(|note| note.app_id == app_id) {
-            return Ok(Some(note));
-        }
-    }
-    Ok(None)
 }

@@ -138,13 +138,16 @@ impl Lease {
         TTL.saturating_sub(self.renewed.elapsed())
     }
 
+    /// Who runs the source now, as far as the lease says; takes nothing.
+    pub async fn holder(store: Arc<dyn ObjectStore>) -> Result<Option<Holder>, Error> {
+        let current = newest(&Series::new(store, "lease")).await?.map(|(_, current)| current);
+        let held =
+            current.filter(|current| !current.released && current.expires_at > Utc::now() && !current.holder.is_dead());
+        Ok(held.map(|current| current.holder))
+    }
+
     async fn newest(&self) -> Result<Option<(u64, Document)>, Error> {
-        let Some((number, text)) = self.series.latest().await? else { return Ok(None) };
-        let document = serde_json::from_str(&text).map_err(|cause| Error::Unreadable {
-            path: self.series.path(number).to_string(),
-            cause: cause.to_string(),
-        })?;
-        Ok(Some((number, document)))
+        newest(&self.series).await
     }
 
     async fn write(&mut self, released: bool) -> Result<Put, Error> {
@@ -179,6 +182,13 @@ impl Lease {
     }
 }
 
+async fn newest(series: &Series) -> Result<Option<(u64, Document)>, Error> {
+    let Some((number, text)) = series.latest().await? else { return Ok(None) };
+    let document = serde_json::from_str(&text)
+        .map_err(|cause| Error::Unreadable { path: series.path(number).to_string(), cause: cause.to_string() })?;
+    Ok(Some((number, document)))
+}
+
 #[cfg(test)]
 mod tests {
     use object_store::memory::InMemory;
@@ -197,11 +207,15 @@ mod tests {
     #[tokio::test]
     async fn a_second_process_is_refused_and_told_who_holds_it() {
         let store = store();
+        assert_eq!(Lease::holder(store.clone()).await.expect("readable"), None);
         let lease = Lease::acquire(store.clone(), "booking", &elsewhere()).await.expect("free");
+        let holder = Lease::holder(store.clone()).await.expect("readable").expect("held");
+        assert_eq!(holder.host, "elsewhere");
         let refused = Lease::acquire(store.clone(), "booking", &Holder::this_process()).await;
         let text = refused.err().expect("held").to_string();
         assert!(text.contains("on host elsewhere"), "{text}");
         lease.release().await.expect("put");
+        assert_eq!(Lease::holder(store.clone()).await.expect("readable"), None);
         Lease::acquire(store, "booking", &Holder::this_process()).await.expect("released");
     }
 

@@ -1,23 +1,32 @@
 //! What must outlive the machine, kept beside the tables in `<lake>/_lakeward/<source>/`.
 //!
-//! Three numbered series of small JSON objects, each written put-if-absent, of which the highest number is in force:
+//! Numbered series of small JSON objects, each written put-if-absent, of which the highest number is in force:
 //!
 //! * `position/`: up to which log position every table of the source is in the lake, and which tables stopped. The
 //!   source is acknowledged only up to here.
 //! * `prepared/`: not numbered; changes of transactions that are prepared and wait for their decision.
 //! * `schema/`: how the rows of each table lie in the source's log, from which position on (see [`History`]).
 //! * `lease/`: which process runs the source (see [`Lease`]).
+//! * `notice/`: what is to be told to people (see [`Outbox`]), and in `notice-cursor/<channel>/` how far each channel is.
+//!   Of this series every number counts.
+//! * `decision/`: not numbered; what people decided about schema changes (see [`Decisions`]).
 //!
 //! Nothing is ever overwritten, so two writers can't both believe they wrote number n. The ledger knows positions as
 //! text only.
 
+mod cursor;
+mod decisions;
 mod history;
 mod lease;
+mod outbox;
 mod prepared;
 mod series;
 
+pub use cursor::Cursor;
+pub use decisions::{Decided, Decisions};
 pub use history::{History, Version};
 pub use lease::{Holder, Lease, RENEW_EVERY};
+pub use outbox::{FIRST, Outbox, OutboxEntry, kind};
 pub use prepared::{PreparedEntry, PreparedObjects};
 
 use std::collections::BTreeMap;
@@ -26,6 +35,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use object_store::ObjectStore;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::schema::ValueCounts;
 use series::{Put, Series};
@@ -63,14 +73,33 @@ impl Error {
     }
 }
 
+/// Why a table is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoadReason {
+    /// With the source's first start.
+    First,
+    /// It is new.
+    Added,
+    /// It was there before.
+    Again,
+}
+
 /// How a table stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum TableState {
+    /// A first load is under way, or was when the process ended: the lake has the table whole or not at all.
+    Loading { reason: LoadReason },
     /// Follows the log.
     Streaming,
     /// Left the log at `position` for `reason`; needs a person.
     Stopped { reason: String, position: String },
+    /// Has everything up to `position`, where the change of this id needs a decision. The ledger's own position does not go
+    /// beyond it, so that the log is read again from there.
+    Waiting { change: Uuid, reason: String, position: String },
+    /// The source's table is gone; the lake's stays as it was at `position`.
+    Dropped { position: String, at: Option<DateTime<Utc>> },
 }
 
 /// One entry of the position series.
@@ -82,8 +111,14 @@ pub struct Entry {
     pub server: String,
     /// What tells the server's history of changes from another's.
     pub history: String,
-    /// All transactions it contains are in the tables that stream.
+    /// All transactions it contains are in the tables that stream. The log is read from here.
     pub position: String,
+    /// While tables wait and hold `position`: how far the others are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reached: Option<String>,
+    /// Since when they do, by lakeward's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_since: Option<DateTime<Utc>>,
     /// Everything committed at the source before this moment is in the lake.
     pub fresh_until: Option<DateTime<Utc>>,
     pub written_at: DateTime<Utc>,
@@ -104,6 +139,8 @@ pub struct Entry {
 /// A source's position series, open for appending.
 pub struct Ledger {
     prepared: PreparedObjects,
+    outbox: Outbox,
+    decisions: Decisions,
     series: Series,
     latest: Option<u64>,
 }
@@ -112,9 +149,11 @@ impl Ledger {
     /// Reads the newest entry. `store` is rooted at the source's ledger folder.
     pub async fn open(store: Arc<dyn ObjectStore>) -> Result<(Self, Option<Entry>), Error> {
         let prepared = PreparedObjects::new(store.clone());
+        let outbox = Outbox::open(store.clone()).await?;
+        let decisions = Decisions::new(store.clone());
         let series = Series::new(store, "position");
         let Some((number, text)) = series.latest().await? else {
-            return Ok((Self { prepared, series, latest: None }, None));
+            return Ok((Self { prepared, outbox, decisions, series, latest: None }, None));
         };
         let path = series.path(number).to_string();
         let entry: Entry = serde_json::from_str(&text)
@@ -122,12 +161,22 @@ impl Ledger {
         if entry.format != FORMAT {
             return Err(Error::Unreadable { path, cause: format!("its format is {}, not {FORMAT}", entry.format) });
         }
-        Ok((Self { prepared, series, latest: Some(number) }, Some(entry)))
+        Ok((Self { prepared, outbox, decisions, series, latest: Some(number) }, Some(entry)))
     }
 
     /// Where the changes of prepared transactions are.
     pub fn prepared(&self) -> &PreparedObjects {
         &self.prepared
+    }
+
+    /// What is to be told. Written before the position entry that has what it tells of.
+    pub fn outbox(&mut self) -> &mut Outbox {
+        &mut self.outbox
+    }
+
+    /// What people decided.
+    pub fn decisions(&self) -> &Decisions {
+        &self.decisions
     }
 
     /// Appends an entry. An error of the store leaves it open whether it landed: open the ledger again.
@@ -148,6 +197,11 @@ impl Ledger {
 }
 
 impl Entry {
+    /// How far the tables are that stream.
+    pub fn streamed(&self) -> &str {
+        self.reached.as_ref().unwrap_or(&self.position)
+    }
+
     pub fn new(source: &str, server: &str, history: &str, position: String) -> Self {
         Self {
             format: FORMAT,
@@ -155,6 +209,8 @@ impl Entry {
             server: server.to_owned(),
             history: history.to_owned(),
             position,
+            reached: None,
+            held_since: None,
             fresh_until: None,
             written_at: Utc::now(),
             tables: BTreeMap::new(),

@@ -23,12 +23,12 @@ pub enum Put {
 #[derive(Clone)]
 pub struct Series {
     store: Arc<dyn ObjectStore>,
-    folder: &'static str,
+    folder: String,
 }
 
 impl Series {
-    pub fn new(store: Arc<dyn ObjectStore>, folder: &'static str) -> Self {
-        Self { store, folder }
+    pub fn new(store: Arc<dyn ObjectStore>, folder: impl Into<String>) -> Self {
+        Self { store, folder: folder.into() }
     }
 
     pub fn path(&self, number: u64) -> Path {
@@ -37,14 +37,7 @@ impl Series {
 
     /// The entry in force.
     pub async fn latest(&self) -> Result<Option<(u64, String)>, Error> {
-        let folder = Path::from(self.folder);
-        let objects: Vec<_> =
-            self.store.list(Some(&folder)).try_collect().await.map_err(|cause| self.error(&folder, &cause))?;
-        let number = objects
-            .iter()
-            .filter_map(|object| object.location.filename()?.strip_suffix(".json")?.parse::<u64>().ok())
-            .max();
-        let Some(number) = number else { return Ok(None) };
+        let Some(number) = self.numbers().await?.pop() else { return Ok(None) };
         let text = self.read(number).await?.ok_or_else(|| Error::Store {
             path: self.path(number).to_string(),
             cause: "it vanished while it was read".to_owned(),
@@ -52,7 +45,18 @@ impl Series {
         Ok(Some((number, text)))
     }
 
-    async fn read(&self, number: u64) -> Result<Option<String>, Error> {
+    /// All that are there, ascending.
+    pub async fn numbers(&self) -> Result<Vec<u64>, Error> {
+        let folder = Path::from(self.folder.as_str());
+        let objects: Vec<_> =
+            self.store.list(Some(&folder)).try_collect().await.map_err(|cause| self.error(&folder, &cause))?;
+        let number = |path: &Path| path.filename()?.strip_suffix(".json")?.parse::<u64>().ok();
+        let mut numbers: Vec<u64> = objects.iter().filter_map(|object| number(&object.location)).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    pub async fn read(&self, number: u64) -> Result<Option<String>, Error> {
         let path = self.path(number);
         let bytes = match self.store.get(&path).await {
             Ok(found) => found.bytes().await.map_err(|cause| self.error(&path, &cause))?,
@@ -77,8 +81,14 @@ impl Series {
 
     /// Removes entries long out of force; failing to is harmless.
     pub async fn forget_before(&self, number: u64) {
-        if let Some(old) = number.checked_sub(KEPT)
-            && let Err(cause) = self.store.delete(&self.path(old)).await
+        if let Some(old) = number.checked_sub(KEPT) {
+            self.remove(old).await;
+        }
+    }
+
+    /// Failing to is harmless: the object stays.
+    pub async fn remove(&self, old: u64) {
+        if let Err(cause) = self.store.delete(&self.path(old)).await
             && !matches!(cause, object_store::Error::NotFound { .. })
         {
             tracing::debug!(path = %self.path(old), %cause, "an old ledger entry could not be removed");

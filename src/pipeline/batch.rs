@@ -5,17 +5,25 @@
 //!
 //! An open transaction that outgrows its share of memory is put on disk as it comes ([`Gatherer::make_room`]); a rollback
 //! or a crash drops it there too. Complete changes never are: they are committed instead.
+//!
+//! A table may leave: it stops, waits for a decision, or is gone at the source. What of it was complete before is committed,
+//! and counts for the table as the position before. While one waits, the batch says up to where the ledger may go: the
+//! boundary before the change that waits, however far the other tables are (docs/decisions/010-waiting-tables.md).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
+use uuid::Uuid;
 
 use super::Error as RunError;
+use super::following::{Answer, Following, TableEvent};
 use super::prepared::{Decision, Prepared, PreparedSets};
+use crate::config::{ChangeKind, ChangePolicy};
 use crate::lake::{self, Spill, SpillFile, SpilledRows, TableChange};
-use crate::schema::{Layout, RESYNC, TableName};
+use crate::ledger::Decided;
+use crate::schema::{ChangeRecord, Layout, Outcome, TableName};
 use crate::source::{Error, Event, Position};
 
 /// Changes of whole transactions, ready to be committed.
@@ -30,19 +38,43 @@ pub struct Batch {
     pub transactions: u64,
     /// The position that the tables will hold; `None` while no boundary came.
     pub position: Option<Position>,
+    /// How far the ledger may go with this batch: `position`, unless a table waits. `None`: no further than it is.
+    pub durable: Option<Position>,
     /// Everything committed at the source before this moment is in the batch or was before.
     pub fresh_until: Option<DateTime<Utc>>,
     /// How rows of these tables lie in the log from the batch's position on, and by which statements; in order.
     pub layouts: Vec<(TableName, Arc<Layout>, String)>,
     /// When its first event came.
     pub since: Option<Instant>,
-    /// The prepared transactions that are undecided at `position`, if they changed.
+    /// The prepared transactions that are undecided at `durable`, if they changed.
     pub prepared: Option<PreparedSets>,
+    /// Tables that go no further.
+    pub leaving: BTreeMap<TableName, Leaving>,
+}
+
+/// A table that leaves the stream.
+#[derive(Debug)]
+pub struct Leaving {
+    /// It has everything up to here.
+    pub position: Position,
+    pub why: Left,
+}
+
+#[derive(Debug)]
+pub enum Left {
+    /// It can't be followed.
+    Stopped(Error),
+    /// A change that is not to be, or can't be, followed.
+    Refused { record: ChangeRecord, error: Error },
+    /// A change that somebody has to decide about.
+    Waiting { record: ChangeRecord, why: String },
+    /// It is gone at the source.
+    Dropped { at: Option<DateTime<Utc>> },
 }
 
 impl Batch {
     pub fn is_empty(&self) -> bool {
-        self.tables.is_empty() && self.layouts.is_empty()
+        self.tables.is_empty() && self.layouts.is_empty() && self.leaving.is_empty()
     }
 }
 
@@ -68,16 +100,36 @@ pub struct Gatherer {
     /// Of the open transaction.
     files: HashMap<TableName, Arc<SpillFile>>,
     open_layouts: Vec<(TableName, Arc<Layout>, String)>,
-    /// Tables that left the stream, with the reason, not yet taken.
-    stopped: BTreeMap<TableName, Error>,
+    /// What happened to whole tables in the open transaction; how it ends is seen at the boundary.
+    open_events: Vec<(TableName, TableEvent)>,
+    following: Following,
+    /// The last boundary.
+    at: Position,
     /// Tables that left the stream at any time: a source may have sent more of them before it noticed.
     gone: HashSet<TableName>,
+    /// Those of them that are gone at the source.
+    dropped: HashSet<TableName>,
+    /// Those that wait, and for the decision about which change. From the first one on the ledger stays where it is.
+    waiting: HashMap<TableName, Uuid>,
+    /// Decided changes that are made good at the next boundary.
+    settling: Vec<(TableName, Uuid)>,
+    /// Tables that are new, by the places where the log tells of them; not yet taken.
+    appeared: Vec<(TableName, String)>,
+    /// The log has to be read again from where the ledger is.
+    overtaken: bool,
 }
 
 impl Gatherer {
-    /// Begins where `prepared` are prepared and undecided.
-    pub fn new(spill: Arc<Spill>, open_bytes_max: u64, prepared: PreparedSets) -> Self {
-        Self {
+    /// Begins at position `from`, where `prepared` are prepared and undecided.
+    pub fn new(
+        spill: Arc<Spill>,
+        open_bytes_max: u64,
+        from: Position,
+        prepared: PreparedSets,
+        following: Following,
+    ) -> Self {
+        let settling = following.decided_before();
+        let mut gatherer = Self {
             complete: Batch::default(),
             open: Vec::new(),
             prepared: Prepared::new(prepared),
@@ -85,9 +137,18 @@ impl Gatherer {
             open_bytes_max,
             files: HashMap::new(),
             open_layouts: Vec::new(),
-            stopped: BTreeMap::new(),
+            open_events: Vec::new(),
+            following,
+            at: from,
             gone: HashSet::new(),
-        }
+            dropped: HashSet::new(),
+            waiting: HashMap::new(),
+            settling,
+            appeared: Vec::new(),
+            overtaken: false,
+        };
+        gatherer.settle();
+        gatherer
     }
 
     pub fn complete(&self) -> &Batch {
@@ -103,51 +164,125 @@ impl Gatherer {
         self.open.iter().map(|pending| pending.bytes).sum()
     }
 
-    /// Takes the complete batch and the tables that stopped; the open transaction stays.
-    pub fn cut(&mut self) -> (Batch, BTreeMap<TableName, Error>) {
-        (std::mem::take(&mut self.complete), std::mem::take(&mut self.stopped))
+    /// Takes the complete batch; the open transaction stays.
+    pub fn cut(&mut self) -> Batch {
+        std::mem::take(&mut self.complete)
     }
 
-    pub fn has_stopped_tables(&self) -> bool {
-        !self.stopped.is_empty()
+    /// Whether anything waits for somebody's decision.
+    pub fn asks(&self) -> bool {
+        !self.waiting.is_empty() || self.following.holds()
+    }
+
+    /// Takes the tables that turned up since the last call, with the places where the log tells of them.
+    pub fn take_appeared(&mut self) -> Vec<(TableName, String)> {
+        std::mem::take(&mut self.appeared)
+    }
+
+    /// Whether the log has to be read again from where the ledger is: somebody decided about a table that waits.
+    pub fn is_overtaken(&self) -> bool {
+        self.overtaken
+    }
+
+    /// Somebody decided about a change. About one that nobody waits for here, it is remembered.
+    pub fn decided(&mut self, decided: &Decided) {
+        self.overtaken |= self.waiting.values().any(|change| *change == decided.change);
+        if let Some(table) = self.following.decided(decided.change, decided.verdict) {
+            self.settling.push((table, decided.change));
+            self.settle();
+        }
+    }
+
+    /// Makes good what was decided, for tables that have nothing in the open transaction.
+    fn settle(&mut self) {
+        for (table, change) in std::mem::take(&mut self.settling) {
+            if self.gone.contains(&table) {
+                continue;
+            }
+            let is_open = self.open.iter().any(|pending| pending.table == table)
+                || self.open_events.iter().any(|(other, _)| *other == table);
+            if is_open {
+                self.settling.push((table, change));
+            } else if let Some(evolution) = self.following.settle(&table, change) {
+                self.complete.tables.entry(table).or_default().push(TableChange::Evolve(evolution));
+                self.complete.position.get_or_insert_with(|| self.at.clone());
+                self.complete.since.get_or_insert_with(Instant::now);
+            }
+        }
     }
 
     /// Adds the next event of the source.
     pub fn add(&mut self, event: Event) {
         match event {
-            Event::Rows(rows) => self.push(rows.schema.name.clone(), TableChange::Rows(rows)),
-            Event::Truncate(table) => self.push(table, TableChange::Truncate),
-            Event::Layout { table, layout, statement } => self.open_layouts.push((table, layout, statement)),
-            // Until the lake follows them, a change of columns stops its table, and new tables wait for a restart.
-            Event::SchemaChange(change) => {
-                let how: Vec<String> = change.steps.iter().map(ToString::to_string).collect();
-                let error = Error::Table {
-                    table: change.table.to_string(),
-                    position: change.place.clone(),
-                    finding: format!("its columns changed: {}", how.join("; ")),
-                    remedy: RESYNC.to_owned(),
-                };
-                self.stop(change.table, error);
+            Event::Rows(rows) => {
+                let table = rows.schema.name.clone();
+                if !self.streams(&table) {
+                    return;
+                }
+                match self.following.project(rows, &self.at) {
+                    Ok(rows) => self.push(table, TableChange::Rows(rows)),
+                    Err(error) => self.leave(table, Left::Stopped(error)),
+                }
             }
-            Event::TableDropped { .. } | Event::TableAppeared { .. } => {}
+            Event::Truncate(table) => {
+                if self.following.policy(&table, ChangeKind::Truncate) == Some(ChangePolicy::Apply) {
+                    self.push(table.clone(), TableChange::Truncate);
+                }
+                // Its place is told by the boundary.
+                self.happened(table, ChangeKind::Truncate, String::new(), None, None);
+            }
+            Event::Layout { table, layout, statement } => self.open_layouts.push((table, layout, statement)),
+            Event::SchemaChange(change) => {
+                if !self.streams(&change.table) {
+                    return;
+                }
+                match self.following.change(&change) {
+                    Some(Answer::Evolve(evolutions)) => {
+                        for evolution in evolutions {
+                            self.push(change.table.clone(), TableChange::Evolve(evolution));
+                        }
+                    }
+                    Some(Answer::Wait { record, why }) => self.leave(change.table, Left::Waiting { record, why }),
+                    Some(Answer::Stop { record, error }) => self.leave(change.table, Left::Refused { record, error }),
+                    None => {}
+                }
+            }
+            Event::TableDropped { table, statement, place, at } => {
+                self.happened(table, ChangeKind::DropTable, place, at, statement);
+            }
+            Event::TableAppeared { table, place, .. } => {
+                if self.dropped.contains(&table) || !self.following.knows(&table) {
+                    self.appeared.push((table, place));
+                }
+            }
             Event::Rollback => self.drop_open(),
-            Event::TableStopped { table, error } => self.stop(table, error),
+            Event::TableStopped { table, error } => {
+                // One that waits can't go on there any more either.
+                let waited = self.waiting.remove(&table).is_some();
+                self.overtaken |= waited;
+                if waited || self.streams(&table) {
+                    self.leave(table, Left::Stopped(error));
+                }
+            }
             Event::Prepared { xid, unsent } => {
                 let changes = std::mem::take(&mut self.open);
-                self.drop_open();
                 let changes = changes.into_iter().map(|pending| (pending.table, pending.change)).collect();
-                self.prepared.hold(xid, changes, unsent);
+                self.prepared.hold(xid, changes, unsent, &self.following);
+                self.drop_open();
             }
             Event::Decided { xid, commit, wanting, place } => {
-                let Decision { changes, lost } = self.prepared.decide(&xid, commit, &wanting, &place);
+                let Decision { changes, lost } = self.prepared.decide(&xid, commit, &wanting, &place, &self.following);
                 for (table, change) in changes {
                     self.push(table, change);
                 }
                 for (table, error) in lost {
-                    self.stop(table, error);
+                    if self.streams(&table) {
+                        self.leave(table, Left::Stopped(error));
+                    }
                 }
             }
             Event::Boundary { position, committed_at, transactions, caught_up, told_at } => {
+                let dropped = self.end_events(&position);
                 for Pending { table, change, rows, bytes } in self.open.drain(..) {
                     self.complete.rows += rows;
                     self.complete.bytes += bytes;
@@ -158,8 +293,17 @@ impl Gatherer {
                 self.files.clear();
                 self.complete.layouts.append(&mut self.open_layouts);
                 self.complete.transactions += transactions;
-                self.complete.position = Some(position);
-                self.complete.prepared = self.prepared.take_changed().or(self.complete.prepared.take());
+                self.complete.position = Some(position.clone());
+                self.at = position;
+                self.following.boundary();
+                for (table, at) in dropped {
+                    self.leave(table, Left::Dropped { at });
+                }
+                if self.waiting.is_empty() && !self.overtaken {
+                    self.complete.durable = Some(self.at.clone());
+                    self.complete.prepared = self.prepared.take_changed().or(self.complete.prepared.take());
+                }
+                self.settle();
                 self.complete.since.get_or_insert_with(Instant::now);
                 let fresh_until = if caught_up { Some(told_at) } else { committed_at };
                 self.complete.fresh_until = fresh_until.or(self.complete.fresh_until);
@@ -167,22 +311,99 @@ impl Gatherer {
         }
     }
 
-    fn stop(&mut self, table: TableName, error: Error) {
+    /// The lake can't take any more of the table.
+    pub fn lost(&mut self, table: &TableName) {
+        self.forget(table);
+        self.complete.tables.remove(table);
+        self.complete.leaving.remove(table);
+        self.overtaken |= self.waiting.remove(table).is_some();
+        self.gone.insert(table.clone());
+    }
+
+    fn streams(&self, table: &TableName) -> bool {
+        self.following.shape(table).is_some() && !self.gone.contains(table)
+    }
+
+    /// The table has what was complete at the last boundary, and nothing more.
+    fn leave(&mut self, table: TableName, why: Left) {
         self.forget(&table);
         self.gone.insert(table.clone());
-        self.stopped.insert(table, error);
+        match &why {
+            Left::Waiting { record, .. } => {
+                self.waiting.insert(table.clone(), record.id);
+            }
+            Left::Dropped { .. } => {
+                self.dropped.insert(table.clone());
+            }
+            Left::Stopped(_) | Left::Refused { .. } => {}
+        }
+        self.complete.leaving.insert(table, Leaving { position: self.at.clone(), why });
+    }
+
+    /// Something happened to a whole table in the open transaction.
+    fn happened(
+        &mut self,
+        table: TableName,
+        kind: ChangeKind,
+        place: String,
+        at: Option<DateTime<Utc>>,
+        statement: Option<String>,
+    ) {
+        if !self.streams(&table) {
+            return;
+        }
+        let ordinal = self.open_events.iter().filter(|(other, _)| *other == table).count() as u32;
+        self.open_events.push((table, TableEvent { kind, place, ordinal, at, statement }));
+    }
+
+    /// What happened to whole tables comes to an end with the transaction: noted in the table's own commit, so that a crash
+    /// does not lose it, or a reason to stop. Returns those that are gone with this boundary.
+    fn end_events(&mut self, boundary: &Position) -> Vec<(TableName, Option<DateTime<Utc>>)> {
+        let mut dropped = Vec::new();
+        for (table, mut event) in std::mem::take(&mut self.open_events) {
+            if event.place.is_empty() {
+                event.place = boundary.to_string();
+            }
+            let Some(policy) = self.following.policy(&table, event.kind).filter(|_| self.streams(&table)) else {
+                continue;
+            };
+            let outcome = match policy {
+                ChangePolicy::Fail => Outcome::Refused,
+                ChangePolicy::Keep => Outcome::Kept,
+                _ => Outcome::Applied,
+            };
+            let Some(record) = self.following.table_record(&table, &event, outcome) else { continue };
+            if policy == ChangePolicy::Fail {
+                let error = event.forbidden(&table);
+                self.leave(table, Left::Refused { record, error });
+                continue;
+            }
+            if event.kind == ChangeKind::DropTable {
+                if policy == ChangePolicy::Apply {
+                    self.push(table.clone(), TableChange::Truncate);
+                }
+                dropped.push((table.clone(), event.at));
+            }
+            if let Some(evolution) = self.following.remark(&table, record) {
+                self.push(table, TableChange::Evolve(evolution));
+            }
+        }
+        dropped
     }
 
     fn push(&mut self, table: TableName, change: TableChange) {
-        if self.gone.contains(&table) {
+        if !self.streams(&table) {
             return;
         }
         let (rows, bytes) = match &change {
             TableChange::Rows(rows) => (rows.ops.len() as u64, rows.memory_bytes()),
             TableChange::Spilled(rows) => (u64::from(rows.rows()), 0),
+            TableChange::Evolve(_) => (0, 0),
             TableChange::Truncate => {
-                // What came before it is of no effect, and need not wait for the end of the transaction.
-                self.forget(&table);
+                // Rows that came before it are of no effect, and need not wait for the end of the transaction.
+                let stays = |pending: &Pending| matches!(pending.change, TableChange::Evolve(_));
+                self.open.retain(|pending| pending.table != table || stays(pending));
+                self.files.remove(&table);
                 (0, 0)
             }
         };
@@ -192,6 +413,7 @@ impl Gatherer {
     /// Drops a table's part of the open transaction.
     fn forget(&mut self, table: &TableName) {
         self.open.retain(|pending| pending.table != *table);
+        self.open_events.retain(|(other, _)| other != table);
         self.files.remove(table);
     }
 
@@ -200,6 +422,8 @@ impl Gatherer {
         self.open.clear();
         self.files.clear();
         self.open_layouts.clear();
+        self.open_events.clear();
+        self.following.rollback();
     }
 
     /// Puts the open transaction on disk when it holds more memory than it may.
@@ -239,130 +463,4 @@ fn put_on_disk(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::schema::{Column, ColumnBuilder, LakeType, Op, Policy, RowBuilder, RowIdentity, TableRows, TableSchema};
-
-    fn gatherer() -> Gatherer {
-        Gatherer::new(Spill::new(std::env::temp_dir(), 1 << 30, 1 << 20), 1, PreparedSets::new())
-    }
-
-    fn truncate() -> Event {
-        Event::Truncate(TableName::new("booking", "coupons"))
-    }
-
-    fn boundary(lsn: u64) -> Event {
-        Event::Boundary {
-            position: Position::Lsn(lsn),
-            committed_at: None,
-            transactions: 1,
-            caught_up: false,
-            told_at: Utc::now(),
-        }
-    }
-
-    #[test]
-    fn a_batch_ends_at_a_boundary() {
-        let mut gatherer = gatherer();
-        gatherer.add(truncate());
-        assert!(gatherer.complete().is_empty(), "the transaction is still open");
-        gatherer.add(boundary(7));
-        gatherer.add(truncate());
-        let (batch, _) = gatherer.cut();
-        assert_eq!(batch.position, Some(Position::Lsn(7)));
-        assert_eq!(batch.tables.values().map(Vec::len).sum::<usize>(), 1);
-        gatherer.add(boundary(9));
-        assert_eq!(gatherer.cut().0.tables.len(), 1, "the open transaction came with the next batch");
-    }
-
-    ///
-    #[test]
-    fn a_rolled_back_transaction_leaves_nothing() {
-        let mut gatherer = gatherer();
-        gatherer.add(truncate());
-        gatherer.add(boundary(7));
-        gatherer.add(truncate());
-        gatherer.add(Event::Rollback);
-        gatherer.add(boundary(9));
-        assert_eq!(gatherer.cut().0.tables.values().map(Vec::len).sum::<usize>(), 1);
-    }
-
-    #[test]
-    fn a_stopped_table_keeps_its_complete_transactions_only() {
-        let mut gatherer = gatherer();
-        gatherer.add(truncate());
-        gatherer.add(boundary(7));
-        gatherer.add(truncate());
-        gatherer.add(Event::TableStopped { table: TableName::new("booking", "coupons"), error: Error::ReceiverGone });
-        gatherer.add(truncate());
-        gatherer.add(boundary(9));
-        let (batch, stopped) = gatherer.cut();
-        assert_eq!(batch.tables.values().map(Vec::len).sum::<usize>(), 1);
-        assert_eq!(stopped.len(), 1);
-    }
-
-    fn row() -> Event {
-        let column = Column {
-            name: "id".into(),
-            source_type: String::new(),
-            lake_type: LakeType::Long,
-            nullable: false,
-            policy: Policy::default(),
-        };
-        let schema = TableSchema {
-            name: TableName::new("booking", "coupons"),
-            columns: vec![column],
-            key: vec![0],
-            partition_by: vec![],
-            identity: RowIdentity::Key,
-        };
-        let mut builder = RowBuilder::new(Arc::new(schema));
-        let ColumnBuilder::Long(ids) = &mut builder.columns[0] else { panic!("a long column") };
-        ids.append_value(7);
-        builder.end_row().expect("one column");
-        Event::Rows(TableRows {
-            schema: builder.schema().clone(),
-            rows: builder.finish().expect("valid"),
-            ops: vec![Op::Insert],
-            unchanged: Vec::new(),
-            unfaithful: Vec::new(),
-        })
-    }
-
-    ///
-    #[tokio::test]
-    async fn an_open_transaction_waits_on_disk_and_comes_back_whole() {
-        let mut gatherer = gatherer();
-        for _ in 0..3 {
-            gatherer.add(row());
-            gatherer.make_room().await.expect("room on disk");
-            assert_eq!(gatherer.bytes(), 0, "nothing stays in memory");
-        }
-        assert!(gatherer.complete().is_empty() && gatherer.spill.used() > 0);
-        gatherer.add(boundary(7));
-        let (batch, _) = gatherer.cut();
-        assert_eq!((batch.rows, batch.spilled), (3, true));
-        for change in batch.tables.values().flatten() {
-            let TableChange::Spilled(rows) = change else { panic!("on disk") };
-            assert_eq!(rows.read().expect("readable").ops, [Op::Insert]);
-        }
-        drop(batch);
-        assert_eq!(gatherer.spill.used(), 0, "the files are gone with their batch");
-    }
-
-    ///
-    #[tokio::test]
-    async fn what_never_happened_leaves_the_disk_at_once() {
-        let stopped =
-            || Event::TableStopped { table: TableName::new("booking", "coupons"), error: Error::ReceiverGone };
-        for (end, changes) in [(Event::Rollback, 0), (stopped(), 0), (truncate(), 1)] {
-            let mut gatherer = gatherer();
-            gatherer.add(row());
-            gatherer.make_room().await.expect("room on disk");
-            gatherer.add(end);
-            assert_eq!(gatherer.spill.used(), 0);
-            gatherer.add(boundary(7));
-            assert_eq!(gatherer.cut().0.tables.values().map(Vec::len).sum::<usize>(), changes);
-        }
-    }
-}
+mod tests;

@@ -2,24 +2,31 @@
 //!
 //! Tables commit side by side, each in a task of its own. The ledger is written only when all of them hold the batch, so
 //! its position is never ahead of a table; a table that got ahead of the ledger knows so itself and skips what it has.
+//! In between what happened is written to the outbox: after a crash it may be there twice, under one id, but is never lost.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::Error;
-use super::batch::Batch;
-use super::prepared;
+use super::batch::{Batch, Leaving, Left};
+use super::source_run::parse_position;
+use super::telling::{self, Trouble, ValueTally};
+use super::{how_to_decide, prepared};
 use crate::lake::{self, Applied, Table, TableChange};
-use crate::ledger::{Entry, History, Ledger, TableState};
-use crate::schema::{TableName, ValueCounts};
-use crate::source;
+use crate::ledger::{Entry, History, Ledger, OutboxEntry, TableState};
+use crate::schema::{ChangeRecord, Outcome, TableName, ValueCounts};
+use crate::source::Position;
 
 /// Tables written at the same time.
 const PARALLEL: usize = 4;
+
+/// How often the log says that tables wait and the source has to keep its own log.
+const WAITING_TOLD_EVERY: Duration = Duration::from_secs(600);
 
 /// What a source's commits work on.
 pub struct Committer {
@@ -29,8 +36,19 @@ pub struct Committer {
     pub history: History,
     pub entry: Entry,
     pub totals: HashMap<TableName, TableTotals>,
+    pub values: ValueTally,
+    /// Tables that could not take their part of a batch; whoever gathers the next one has to know.
+    pub failed: Vec<TableName>,
     pub rows: u64,
     pub transactions: u64,
+    /// When the log last said that tables wait.
+    pub waiting_told: Option<Instant>,
+}
+
+/// What came of a table's part of a batch.
+enum Part {
+    Applied { records: Vec<ChangeRecord>, version: u64, position: String },
+    Failed(Trouble),
 }
 
 /// Since the process started.
@@ -63,93 +81,247 @@ pub fn note_values(entry: &mut Entry, source: &str, table: &TableName, counts: &
 }
 
 impl Committer {
-    /// Commits the batch and writes the ledger. `stopped` leave the stream with this batch.
-    pub async fn commit(&mut self, batch: Batch, stopped: BTreeMap<TableName, source::Error>) -> Result<(), Error> {
-        let position = batch.position.as_ref().map_or_else(|| self.entry.position.clone(), ToString::to_string);
+    /// Commits the batch and writes the ledger.
+    pub async fn commit(&mut self, mut batch: Batch) -> Result<(), Error> {
+        let before = self.entry.streamed().to_owned();
+        let position = batch.position.as_ref().map_or_else(|| before.clone(), ToString::to_string);
         let values = value_counts(&batch.tables);
         // Before any table or the ledger is at a position where it counts.
-        super::history::append(&mut self.history, batch.layouts, &position, &self.entry.position).await?;
+        let layouts = std::mem::take(&mut batch.layouts);
+        super::history::append(&mut self.history, layouts, &position, &self.entry.position).await?;
         let decided = match &batch.prepared {
             Some(sets) => prepared::persist(self.ledger.prepared(), sets, &mut self.entry).await?,
             None => Vec::new(),
         };
-        let mut failed = self.commit_tables(batch.tables, &position).await?;
-        failed.extend(stopped.into_iter().map(|(table, error)| (table, error.to_string())));
-        // Those that failed do not hold this batch; where exactly they stand, their own last commit says.
-        let before = self.entry.position.clone();
-        for (table, reason) in failed {
-            tracing::error!(source = self.source, %table, reason, "table stopped; the others go on");
-            self.tables.remove(&table);
-            let state = TableState::Stopped { reason, position: before.clone() };
-            self.entry.tables.insert(table.to_string(), state);
+        let mut events = Vec::new();
+        let tables = std::mem::take(&mut batch.tables);
+        for (table, part) in self.commit_tables(tables, &position, &batch.leaving).await? {
+            match part {
+                Part::Applied { records, version, position } => {
+                    for record in &records {
+                        events.push(self.told(record, &position, version).await?);
+                    }
+                }
+                Part::Failed(trouble) => {
+                    // It does not hold this batch; where exactly it stands, its own last commit says.
+                    batch.leaving.remove(&table);
+                    events.push(telling::stopped(&self.source, &table.to_string(), &before, &trouble));
+                    self.stop(&table, trouble, before.clone());
+                    self.failed.push(table);
+                }
+            }
         }
+        for (table, leaving) in std::mem::take(&mut batch.leaving) {
+            events.extend(self.leave(table, leaving));
+        }
+        self.resume(batch.position.as_ref())?;
         for (table, counts) in values {
             if self.tables.contains_key(&table) {
                 note_values(&mut self.entry, &self.source, &table, &counts);
+                self.values.add(&table, &counts);
             }
         }
+        events.extend(self.values.take_due(&self.source, &position, false));
         self.rows += batch.rows;
         self.transactions += batch.transactions;
-        self.entry.position = position;
+        self.move_on(&batch, position)?;
         self.entry.fresh_until = batch.fresh_until.or(self.entry.fresh_until);
         self.entry.written_at = Utc::now();
+        for event in &events {
+            self.ledger.outbox().append(event).await?;
+        }
         self.ledger.append(&self.entry).await?;
         self.ledger.prepared().forget(&decided).await;
+        self.tell_waiting();
         Ok(())
     }
 
-    /// Applies each table's changes; returns the tables that can't go on, with the reason.
+    /// The ledger's positions after the batch.
+    fn move_on(&mut self, batch: &Batch, position: String) -> Result<(), Error> {
+        let before = parse_position(self.entry.streamed())?;
+        if let Some(durable) = &batch.durable {
+            self.entry.position = durable.to_string();
+        }
+        // Where the log is read again, the tables are further than the batch.
+        let reached = if parse_position(&position)?.covers(&before) { position } else { before.to_string() };
+        self.entry.reached = (reached != self.entry.position).then_some(reached);
+        self.entry.held_since = match (&self.entry.reached, self.entry.held_since) {
+            (Some(_), None) => Some(Utc::now()),
+            (Some(_), since) => since,
+            (None, _) => None,
+        };
+        Ok(())
+    }
+
+    /// A change that is in the lake now, for the outbox.
+    async fn told(&self, record: &ChangeRecord, position: &str, version: u64) -> Result<OutboxEntry, Error> {
+        let mut event = telling::changed(&self.source, record, position, version);
+        let is_decided = |outcome| matches!(outcome, Outcome::Approved | Outcome::Rejected);
+        if record.steps.iter().any(|step| is_decided(step.outcome))
+            && let Some(decided) = self.ledger.decisions().read(record.id).await?
+        {
+            event.detail["decision"] = serde_json::json!({
+                "verdict": decided.verdict, "by": decided.by, "at": decided.at,
+            });
+        }
+        for step in &record.steps {
+            tracing::info!(source = self.source, table = record.table, place = record.place, version,
+                outcome = ?step.outcome, "{}", step.description);
+        }
+        Ok(event)
+    }
+
+    fn stop(&mut self, table: &TableName, trouble: Trouble, position: String) {
+        tracing::error!(source = self.source, %table, reason = trouble.text, "table stopped; the others go on");
+        self.tables.remove(table);
+        self.entry.tables.insert(table.to_string(), TableState::Stopped { reason: trouble.text, position });
+    }
+
+    /// A table leaves the stream: what is told of it.
+    fn leave(&mut self, table: TableName, leaving: Leaving) -> Option<OutboxEntry> {
+        let (name, position) = (table.to_string(), leaving.position.to_string());
+        match leaving.why {
+            Left::Stopped(error) => {
+                let trouble = Trouble::from(&error);
+                let event = telling::stopped(&self.source, &name, &position, &trouble);
+                self.stop(&table, trouble, position);
+                Some(event)
+            }
+            Left::Refused { record, error } => {
+                let trouble = Trouble::from(&error);
+                let event = telling::refused(&self.source, &record, &position, &trouble);
+                self.stop(&table, trouble, position);
+                Some(event)
+            }
+            Left::Waiting { record, why } => {
+                let known = matches!(self.entry.tables.get(&name),
+                    Some(TableState::Waiting { change, .. }) if *change == record.id);
+                tracing::warn!(source = self.source, %table, change = %record.id, reason = why,
+                    "table waits for a decision; the others go on: {}", how_to_decide(&name));
+                self.tables.remove(&table);
+                let event = telling::waiting(&self.source, &record, &position, &why);
+                let state = TableState::Waiting { change: record.id, reason: why, position };
+                self.entry.tables.insert(name, state);
+                (!known).then_some(event)
+            }
+            // The table's last commit tells that.
+            Left::Dropped { at } => {
+                tracing::warn!(source = self.source, %table, position, "table is gone at the source; the lake's stays");
+                self.tables.remove(&table);
+                self.entry.tables.insert(name, TableState::Dropped { position, at });
+                None
+            }
+        }
+    }
+
+    /// Tables that waited at the last start and have come past that place stream.
+    fn resume(&mut self, position: Option<&Position>) -> Result<(), Error> {
+        let Some(position) = position else { return Ok(()) };
+        for table in self.tables.keys() {
+            let Some(state) = self.entry.tables.get_mut(&table.to_string()) else { continue };
+            if let TableState::Waiting { position: waited, .. } = state
+                && !parse_position(waited)?.covers(position)
+            {
+                *state = TableState::Streaming;
+            }
+        }
+        Ok(())
+    }
+
+    /// Says now and then that the source has to keep its log for tables that wait.
+    fn tell_waiting(&mut self) {
+        let Some(since) = self.entry.held_since else { return };
+        if self.waiting_told.is_some_and(|told| told.elapsed() < WAITING_TOLD_EVERY) {
+            return;
+        }
+        self.waiting_told = Some(Instant::now());
+        let waits = |(_, state): &(&String, &TableState)| matches!(state, TableState::Waiting { .. });
+        let tables: Vec<&str> = self.entry.tables.iter().filter(waits).map(|(table, _)| table.as_str()).collect();
+        if tables.is_empty() {
+            return;
+        }
+        tracing::warn!(
+            source = self.source,
+            tables = tables.join(", "),
+            position = self.entry.position,
+            minutes = (Utc::now() - since).num_minutes(),
+            "tables wait for a decision, and the source has to keep its log from there on: see `lakeward tables`"
+        );
+    }
+
+    /// Applies each table's changes; says what came of each.
     async fn commit_tables(
         &mut self,
         changes: HashMap<TableName, Vec<TableChange>>,
         position: &str,
-    ) -> Result<Vec<(TableName, String)>, Error> {
+        leaving: &BTreeMap<TableName, Leaving>,
+    ) -> Result<Vec<(TableName, Part)>, Error> {
         let limit = Arc::new(Semaphore::new(PARALLEL));
-        let mut tasks: JoinSet<(TableName, Table, Result<Applied, lake::Error>)> = JoinSet::new();
+        let mut tasks: JoinSet<(Table, Vec<ChangeRecord>, Result<Applied, lake::Error>)> = JoinSet::new();
         for (name, changes) in changes {
             // A table that stopped earlier may still have changes underway.
             let Some(mut table) = self.tables.remove(&name) else { continue };
-            let (limit, position) = (limit.clone(), position.to_owned());
+            let mut position =
+                leaving.get(&name).map_or_else(|| position.to_owned(), |leaves| leaves.position.to_string());
+            // Where the log is read again it is ahead already, and a decision may still change its shape.
+            if is_ahead(&table, &position)? {
+                table.position().clone_into(&mut position);
+            }
+            let records = TableChange::evolutions(&changes).map(|evolution| evolution.record.clone()).collect();
+            let limit = limit.clone();
             tasks.spawn(async move {
                 let _permit = limit.acquire_owned().await;
                 let applied = table.apply(&changes, &position).await;
-                (name, table, applied)
+                (table, records, applied)
             });
         }
-        let mut failed = Vec::new();
+        let mut parts = Vec::new();
         let mut error = None;
         // Every task is waited for, whatever the others say: an abandoned commit could land later.
         while let Some(done) = tasks.join_next().await {
-            let (name, table, applied) = match done {
+            let (table, records, applied) = match done {
                 Ok(done) => done,
                 Err(cause) => {
                     error = Some(Error::from(cause));
                     continue;
                 }
             };
+            let name = table.name().clone();
             match applied {
                 Ok(applied) => {
                     tracing::debug!(source = self.source, table = %name, version = applied.version,
                         rows_written = applied.rows_written, rows_removed = applied.rows_removed, "committed");
                     self.totals.entry(name.clone()).or_default().rows += applied.rows_written;
-                    self.tables.insert(name, table);
+                    let (version, position) = (table.version(), table.position().to_owned());
+                    self.tables.insert(name.clone(), table);
+                    parts.push((name, Part::Applied { records, version, position }));
                 }
                 Err(cause @ (lake::Error::Table { .. } | lake::Error::Arrow { .. })) => {
-                    failed.push((name, cause.to_string()))
+                    parts.push((name, Part::Failed(Trouble::from(&cause))));
                 }
                 Err(cause) => error = Some(cause.into()),
             }
         }
         match error {
             Some(cause) => Err(cause),
-            None => Ok(failed),
+            None => Ok(parts),
         }
     }
 
-    /// Waits for the tables' background work.
+    /// Waits for the tables' background work, and tells what was kept to be told later.
     pub async fn finish(&mut self) {
+        for event in self.values.take_due(&self.source, self.entry.streamed(), true) {
+            if let Err(error) = self.ledger.outbox().append(&event).await {
+                tracing::warn!(source = self.source, %error, "an event could not be written");
+            }
+        }
         for table in self.tables.values_mut() {
             table.finish().await;
         }
     }
+}
+
+/// Whether the table has more than that.
+fn is_ahead(table: &Table, position: &str) -> Result<bool, Error> {
+    Ok(table.position() != position && parse_position(table.position())?.covers(&parse_position(position)?))
 }

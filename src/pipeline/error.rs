@@ -1,7 +1,7 @@
 //! What ends the run of a source.
 
 use crate::source::Problem;
-use crate::{lake, ledger, snapshot, source};
+use crate::{lake, ledger, notice, snapshot, source};
 
 /// Of one source; the caller adds the source's name.
 #[derive(Debug, thiserror::Error)]
@@ -65,4 +65,13 @@ fn list(problems: &[Problem]) -> String {
         .map(|problem| format!("  {}: {}; fix: {}", problem.subject, problem.finding, problem.remedy))
         .collect();
     lines.join("\n")
+}
+
+impl From<notice::Error> for Error {
+    fn from(error: notice::Error) -> Self {
+        match error {
+            notice::Error::Lake(error) => Self::Lake(error),
+            notice::Error::Ledger(error) => error.into(),
+        }
+    }
 }

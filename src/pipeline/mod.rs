@@ -4,31 +4,45 @@
 //! holds; the ledger never runs ahead of a table; memory is bounded by the batch limits and bounded channels, whatever a
 //! transaction's size; a source in trouble does not touch the others.
 
+mod any_source;
 mod batch;
 mod commit;
 mod error;
+mod following;
 mod history;
 mod prepared;
+mod reload;
 mod retyped;
+pub mod schema_report;
 mod source_run;
+mod supervisor;
+mod telling;
 
+pub use any_source::AnySource;
 pub use error::Error;
 
-use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::Utc;
 use serde::Serialize;
-use tokio::task::JoinSet;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, DatabaseKind, SourceConfig};
 use crate::lake::{self, Lake};
 use crate::ledger::{Holder, Ledger, TableState};
+use crate::notice::{Digests, Pauses};
 use crate::schema::{TableName, ValueCounts};
 use crate::source::mysql::MySqlSource;
 use crate::source::postgres::PostgresSource;
+use reload::Reloader;
 use source_run::SourceRun;
+use supervisor::Supervisor;
+
+/// How long the end of a run waits for digests that are due; the next run sends what is left.
+const DIGESTS_MAX: Duration = Duration::from_secs(3);
+const DIGESTS_ONE_SHOT_MAX: Duration = Duration::from_secs(30);
 
 /// How `run` is to go.
 #[derive(Clone, Copy, Debug, Default)]
@@ -60,7 +74,7 @@ pub struct SourceSummary {
 #[derive(Clone, Debug, Serialize)]
 pub struct TableSummary {
     pub table: String,
-    /// `streaming` or `stopped`.
+    /// `loading`, `streaming`, `stopped`, `waiting` or `dropped`.
     pub state: String,
     /// Rows written to the lake by changes.
     pub rows_changed: u64,
@@ -73,7 +87,7 @@ pub struct TableSummary {
 pub struct TableReport {
     pub source: String,
     pub table: String,
-    /// `streaming`, `stopped` or `not loaded`.
+    /// `loading`, `streaming`, `stopped`, `waiting` (for a decision), `dropped` (at the source) or `not loaded`.
     pub state: String,
     pub rows: Option<u64>,
     /// Delta version.
@@ -92,30 +106,35 @@ fn error_text<W: serde::Serializer>(error: &Option<Arc<Error>>, serializer: W) -
     serializer.collect_str(&error.as_ref().map(ToString::to_string).unwrap_or_default())
 }
 
-/// Runs every source of the configuration until `stop`, or until all have caught up or failed. Fails itself only when
-/// the lake is unsafe or out of reach at the start.
-pub async fn run(config: Config, options: RunOptions, stop: CancellationToken) -> Result<RunSummary, Error> {
-    Lake::new(&config.lake.url, &config.lake.storage).probe().await?;
+/// Runs every source of the configuration until `stop`, or until all have caught up or failed. A daemon follows edits of the
+/// configuration, and reads it again when `reread` is notified; one that ends when it has caught up does not. Fails itself
+/// only when the lake is unsafe or out of reach at the start.
+pub async fn run(
+    config: Config,
+    options: RunOptions,
+    reread: Arc<Notify>,
+    stop: CancellationToken,
+) -> Result<RunSummary, Error> {
+    let lake = Lake::new(&config.lake.url, &config.lake.storage);
+    lake.probe().await?;
+    let (edits, received) = mpsc::channel(1);
+    let reloader = (!options.until_caught_up).then(|| Reloader::new(config.clone(), reread, edits));
+    let reloading = reloader.map(|reloader| tokio::spawn(reloader.run()));
     let holder = Holder::this_process();
-    let mut runs: JoinSet<SourceSummary> = JoinSet::new();
-    let mut names = HashMap::new();
-    let config = Arc::new(config);
-    for source in config.sources.clone() {
-        let (config, holder, stop) = (config.clone(), holder.clone(), stop.clone());
-        let name = source.name.clone();
-        let run = runs.spawn(async move { run_source(&config, source, options, &holder, stop).await });
-        names.insert(run.id(), name);
+    let digests_of = {
+        let holder = holder.clone();
+        move |config: &Arc<Config>| Digests::start(&lake, config, &holder, Pauses::default())
+    };
+    let mut digests = digests_of(&Arc::new(config.clone()));
+    let start = move |config: Arc<Config>, source: SourceConfig, stop| {
+        let holder = holder.clone();
+        async move { run_source(&config, source, options, &holder, stop).await }
+    };
+    let sources = Supervisor::new(config, stop, start).run(received, |config| digests = digests_of(config)).await;
+    if let Some(reloading) = reloading {
+        reloading.abort();
     }
-    let mut sources = Vec::new();
-    while let Some(ended) = runs.join_next_with_id().await {
-        sources.push(ended.map(|(_, summary)| summary).unwrap_or_else(|error| {
-            // A defect that ended one source must not end the others.
-            let name = names.get(&error.id()).cloned().unwrap_or_default();
-            tracing::error!(source = name, %error, "source stopped");
-            SourceSummary { name, error: Some(Arc::new(error.into())), ..Default::default() }
-        }));
-    }
-    sources.sort_by(|a, b| a.name.cmp(&b.name));
+    digests.finish(if options.until_caught_up { DIGESTS_ONE_SHOT_MAX } else { DIGESTS_MAX }).await;
     Ok(RunSummary { sources })
 }
 
@@ -155,15 +174,19 @@ pub async fn tables(config: &Config) -> Result<Vec<TableReport>, Error> {
         };
         let lag_seconds = entry.fresh_until.map(|fresh| (Utc::now() - fresh).as_seconds_f64().max(0.0));
         for (table, state) in &entry.tables {
-            let summary = match table.split_once('.') {
-                Some((schema, name)) => {
-                    lake::Table::summary(&lake, &source.name, &TableName::new(schema, name)).await?
-                }
+            let summary = match table_name(table) {
+                Some(name) => lake::Table::summary(&lake, &source.name, &name).await?,
                 None => None,
             };
             let (state, position, error, lag_seconds) = match state {
-                TableState::Streaming => ("streaming", entry.position.clone(), None, lag_seconds),
+                TableState::Loading { .. } => ("loading", entry.streamed().to_owned(), None, None),
+                TableState::Streaming => ("streaming", entry.streamed().to_owned(), None, lag_seconds),
                 TableState::Stopped { reason, position } => ("stopped", position.clone(), Some(reason.clone()), None),
+                TableState::Waiting { reason, position, .. } => {
+                    let error = format!("{reason}; {}", how_to_decide(table));
+                    ("waiting", position.clone(), Some(error), None)
+                }
+                TableState::Dropped { position, .. } => ("dropped", position.clone(), None, None),
             };
             reports.push(TableReport {
                 source: source.name.clone(),
@@ -179,6 +202,16 @@ pub async fn tables(config: &Config) -> Result<Vec<TableReport>, Error> {
         }
     }
     Ok(reports)
+}
+
+/// The name of a table as the ledger writes it.
+fn table_name(text: &str) -> Option<TableName> {
+    text.split_once('.').map(|(schema, table)| TableName::new(schema, table))
+}
+
+/// What to type about a table that waits.
+fn how_to_decide(table: &str) -> String {
+    format!("decide with `lakeward schema approve {table}` or `lakeward schema reject {table}`")
 }
 
 fn not_loaded(source: &str, pattern: &str) -> TableReport {

@@ -3,7 +3,8 @@
 //! Their changes are held in memory and, from the first ledger entry on whose position has the preparation, in an object
 //! beside the ledger: written before that entry, listed by it, removed after the first entry whose position has the
 //! decision. So a position and the transactions that are undecided at it always go together, and another machine finds
-//! both. At the decision the changes join the deciding transaction for those tables that do not have it yet.
+//! both. At the decision the changes join the deciding transaction for those tables that do not have it yet, in the shape
+//! that each table's lake has then: a decision about a held column may have changed it meanwhile, though no statement can.
 //!
 //! An object is the length of a JSON head (four bytes, little-endian), the head, and one Arrow IPC stream per part.
 
@@ -17,9 +18,12 @@ use arrow::ipc::writer::StreamWriter;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::following::Following;
 use crate::lake::TableChange;
 use crate::ledger::{self, Entry, Ledger, PreparedEntry, PreparedObjects};
-use crate::schema::{Column, LakeType, Op, Policy, Reason, RowIdentity, TableName, TableRows, TableSchema, Unfaithful};
+use crate::schema::{
+    Column, LakeType, Op, Policy, RESYNC, Reason, RowIdentity, Shape, TableName, TableRows, TableSchema, Unfaithful,
+};
 use crate::source::Error;
 
 const FORMAT: u32 = 1;
@@ -29,9 +33,51 @@ const FORMAT: u32 = 1;
 pub struct PreparedSet {
     pub xid: String,
     id: String,
-    changes: Vec<(TableName, TableChange)>,
+    changes: Vec<Kept>,
     /// Tables it changed whose rows are not here.
     unsent: Vec<TableName>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    table: TableName,
+    change: TableChange,
+    /// In which the lake had the table then, and its rows are; `None`: as the source tells them.
+    shape: Option<Arc<Shape>>,
+}
+
+impl Kept {
+    /// Rows as the source told them; `None` for anything but rows.
+    fn as_told(&self) -> Result<Option<TableRows>, String> {
+        let rows = match &self.change {
+            TableChange::Rows(rows) => rows.clone(),
+            TableChange::Spilled(spilled) => spilled.read().map_err(|error| error.to_string())?,
+            TableChange::Truncate | TableChange::Evolve(_) => return Ok(None),
+        };
+        match &self.shape {
+            Some(shape) => shape.unproject(&rows).map(Some).map_err(|error| error.to_string()),
+            None => Ok(Some(rows)),
+        }
+    }
+
+    /// As a change of a table that has this shape now.
+    fn in_shape(&self, now: &Arc<Shape>) -> Result<TableChange, String> {
+        if self.shape.as_ref() == Some(now) {
+            return Ok(self.change.clone());
+        }
+        let Some(rows) = self.as_told()? else { return Ok(self.change.clone()) };
+        let columns = |schema: &TableSchema| {
+            let left_out = |column: &&Column| !now.ignored.contains(&column.name);
+            let mut columns: Vec<(String, LakeType)> =
+                schema.columns.iter().filter(left_out).map(|column| (column.name.clone(), column.lake_type)).collect();
+            columns.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+            columns
+        };
+        if columns(&rows.schema) != columns(&now.source_schema()) {
+            return Err("its columns changed while it was prepared".to_owned());
+        }
+        now.project(rows).map(TableChange::Rows).map_err(|error| error.to_string())
+    }
 }
 
 /// Undecided transactions by name, as of one position.
@@ -57,14 +103,30 @@ impl Prepared {
         Self { sets, changed: false }
     }
 
-    pub fn hold(&mut self, xid: String, changes: Vec<(TableName, TableChange)>, unsent: Vec<TableName>) {
+    /// `changes` are in the shapes that `following` has.
+    pub fn hold(
+        &mut self,
+        xid: String,
+        changes: Vec<(TableName, TableChange)>,
+        unsent: Vec<TableName>,
+        following: &Following,
+    ) {
         self.changed = true;
+        let kept = |(table, change)| Kept { shape: following.shape(&table).cloned(), table, change };
+        let changes = changes.into_iter().map(kept).collect();
         let set = PreparedSet { xid: xid.clone(), id: Uuid::new_v4().simple().to_string(), changes, unsent };
         self.sets.insert(xid, Arc::new(set));
     }
 
     /// `wanting` are the tables that do not have the decision.
-    pub fn decide(&mut self, xid: &str, commit: bool, wanting: &[TableName], place: &str) -> Decision {
+    pub fn decide(
+        &mut self,
+        xid: &str,
+        commit: bool,
+        wanting: &[TableName],
+        place: &str,
+        following: &Following,
+    ) -> Decision {
         let set = self.sets.remove(xid);
         self.changed |= set.is_some();
         if !commit {
@@ -85,14 +147,32 @@ impl Prepared {
             };
         };
         let finding = format!("XA transaction {xid} changed it while it was not followed, and is committed now");
-        Decision {
-            changes: set.changes.iter().filter(|(table, _)| wanting.contains(table)).cloned().collect(),
+        let mut decision = Decision {
+            changes: Vec::new(),
             lost: wanting
                 .iter()
                 .filter(|table| set.unsent.contains(table))
                 .map(|table| lost(table, finding.clone()))
                 .collect(),
+        };
+        for kept in set.changes.iter().filter(|kept| wanting.contains(&kept.table)) {
+            // A table without a shape does not stream.
+            let Some(shape) = following.shape(&kept.table) else { continue };
+            match kept.in_shape(shape) {
+                Ok(change) => decision.changes.push((kept.table.clone(), change)),
+                Err(cause) => {
+                    let finding = format!("rows of XA transaction {xid} do not fit it any more: {cause};");
+                    let error = Error::Table {
+                        table: kept.table.to_string(),
+                        finding,
+                        position: place.to_owned(),
+                        remedy: RESYNC.to_owned(),
+                    };
+                    decision.lost.push((kept.table.clone(), error));
+                }
+            }
         }
+        decision
     }
 
     /// The sets, if they are others than at the last call.
@@ -187,18 +267,13 @@ fn table_name((schema, table): (String, String)) -> TableName {
 fn encode(set: &PreparedSet) -> Result<Vec<u8>, String> {
     let mut streams = Vec::new();
     let mut parts = Vec::with_capacity(set.changes.len());
-    for (table, change) in &set.changes {
-        let read;
-        let rows = match change {
-            TableChange::Rows(rows) => rows,
-            TableChange::Spilled(spilled) => {
-                read = spilled.read().map_err(|error| error.to_string())?;
-                &read
+    for kept in &set.changes {
+        let Some(rows) = kept.as_told()? else {
+            if matches!(kept.change, TableChange::Evolve(_)) {
+                return Err(format!("it changes columns of {}, which no XA transaction does", kept.table));
             }
-            TableChange::Truncate => {
-                parts.push(Part::Truncate { table: pair(table) });
-                continue;
-            }
+            parts.push(Part::Truncate { table: pair(&kept.table) });
+            continue;
         };
         let start = streams.len();
         let written = StreamWriter::try_new(&mut streams, &rows.rows.schema())
@@ -248,7 +323,9 @@ fn decode(bytes: &[u8], id: &str) -> Result<PreparedSet, String> {
     let mut changes = Vec::with_capacity(head.parts.len());
     for part in head.parts {
         match part {
-            Part::Truncate { table } => changes.push((table_name(table), TableChange::Truncate)),
+            Part::Truncate { table } => {
+                changes.push(Kept { table: table_name(table), change: TableChange::Truncate, shape: None });
+            }
             Part::Rows { schema, ops, unchanged, unfaithful, bytes } => {
                 let (stream, rest) = streams.split_at_checked(bytes).ok_or_else(short)?;
                 streams = rest;
@@ -260,8 +337,9 @@ fn decode(bytes: &[u8], id: &str) -> Result<PreparedSet, String> {
                 let ops = ops.bytes().map(read_op).collect::<Option<Vec<Op>>>().ok_or("an unknown kind of change")?;
                 let unfaithful =
                     unfaithful.into_iter().map(|(row, column, reason)| Unfaithful { row, column, reason }).collect();
-                let name = schema.name.clone();
-                changes.push((name, TableChange::Rows(TableRows { schema, rows: batch, ops, unchanged, unfaithful })));
+                let table = schema.name.clone();
+                let rows = TableRows { schema, rows: batch, ops, unchanged, unfaithful };
+                changes.push(Kept { table, change: TableChange::Rows(rows), shape: None });
             }
         }
     }
@@ -353,6 +431,16 @@ mod tests {
         }
     }
 
+    /// The lake has the table as the source has it.
+    fn following() -> Following {
+        let mut following = Following::new("booking", Default::default());
+        for table in [name(), TableName::new("booking", "new")] {
+            let schema = TableSchema { name: table.clone(), ..TableSchema::clone(&rows().schema) };
+            following.follow(table, Arc::new(Shape::of(Arc::new(schema))), Default::default());
+        }
+        following
+    }
+
     fn only(decision: &Decision) -> &TableRows {
         match decision.changes.as_slice() {
             [(_, TableChange::Rows(rows))] => rows,
@@ -368,8 +456,13 @@ mod tests {
         let mut entry = Entry::new("booking", "MariaDB", "h", "mariadb:0-1-1".into());
         let mut prepared = Prepared::default();
         assert!(prepared.take_changed().is_none());
-        prepared.hold("a".to_owned(), vec![(name(), TableChange::Rows(rows()))], Vec::new());
-        prepared.hold("b".to_owned(), vec![(name(), TableChange::Truncate)], vec![TableName::new("x", "y")]);
+        prepared.hold("a".to_owned(), vec![(name(), TableChange::Rows(rows()))], Vec::new(), &following());
+        prepared.hold(
+            "b".to_owned(),
+            vec![(name(), TableChange::Truncate)],
+            vec![TableName::new("x", "y")],
+            &following(),
+        );
         let sets = prepared.take_changed().expect("two");
         let gone = persist(ledger.prepared(), &sets, &mut entry).await.expect("to memory");
         assert!(gone.is_empty() && prepared.take_changed().is_none());
@@ -379,11 +472,11 @@ mod tests {
         let mut entry = read.expect("there");
         assert_eq!(ledger.prepared().leftovers(&entry.prepared).await.expect("a list"), Vec::<String>::new());
         let mut prepared = Prepared::new(load(&ledger, Some(&entry)).await.expect("readable"));
-        let decision = prepared.decide("a", true, &[name()], "here");
+        let decision = prepared.decide("a", true, &[name()], "here", &following());
         let (found, expected) = (only(&decision), rows());
         assert_eq!((&found.rows, &found.ops, &found.schema), (&expected.rows, &expected.ops, &expected.schema));
         assert_eq!((&found.unchanged, &found.unfaithful), (&expected.unchanged, &expected.unfaithful));
-        assert!(prepared.decide("b", false, &[name()], "here").changes.is_empty());
+        assert!(prepared.decide("b", false, &[name()], "here", &following()).changes.is_empty());
         let sets = prepared.take_changed().expect("none is left");
         let gone = persist(ledger.prepared(), &sets, &mut entry).await.expect("to memory");
         assert_eq!((sets.len(), gone.len(), entry.prepared.len()), (0, 2, 0));
@@ -397,19 +490,61 @@ mod tests {
         let other = TableName::new("booking", "new");
         let mut prepared = Prepared::default();
         let hold = |prepared: &mut Prepared| {
-            prepared.hold("a".to_owned(), vec![(name(), TableChange::Rows(rows()))], vec![other.clone()]);
+            prepared.hold("a".to_owned(), vec![(name(), TableChange::Rows(rows()))], vec![other.clone()], &following());
         };
         hold(&mut prepared);
-        let decision = prepared.decide("a", true, &[], "here");
+        let decision = prepared.decide("a", true, &[], "here", &following());
         assert!(decision.changes.is_empty() && decision.lost.is_empty());
         hold(&mut prepared);
-        let decision = prepared.decide("a", true, &[name(), other.clone()], "here");
+        let decision = prepared.decide("a", true, &[name(), other.clone()], "here", &following());
         assert_eq!((only(&decision).ops.len(), decision.lost.len()), (5, 1));
         assert_eq!(decision.lost[0].0, other);
         // Nobody knows what it did.
-        assert_eq!(prepared.decide("a", true, &[name()], "here").lost.len(), 1);
-        assert!(prepared.decide("a", true, &[], "here").lost.is_empty());
-        assert!(prepared.decide("a", false, &[name()], "here").lost.is_empty());
+        assert_eq!(prepared.decide("a", true, &[name()], "here", &following()).lost.len(), 1);
+        assert!(prepared.decide("a", true, &[], "here", &following()).lost.is_empty());
+        assert!(prepared.decide("a", false, &[name()], "here", &following()).lost.is_empty());
+    }
+
+    /// A decision about a held column changes the lake's shape though no statement can meanwhile.
+    #[test]
+    fn prepared_rows_come_in_the_shape_of_the_decision() {
+        let hold = |now: &Following| {
+            let mut prepared = Prepared::default();
+            let changes = vec![(name(), TableChange::Rows(rows()))];
+            prepared.hold("a".to_owned(), changes, Vec::new(), now);
+            prepared
+        };
+        let shaped = |change: &dyn Fn(&mut Shape)| {
+            let mut shape = Shape::of(rows().schema);
+            change(&mut shape);
+            let mut following = Following::new("booking", Default::default());
+            following.follow(name(), Arc::new(shape), Default::default());
+            following
+        };
+        let renamed = |shape: &mut Shape| {
+            let mut lake = TableSchema::clone(&shape.lake);
+            lake.columns[1].name = "cost".into();
+            shape.lake = Arc::new(lake);
+        };
+        let decision = hold(&following()).decide("a", true, &[name()], "here", &shaped(&renamed));
+        assert_eq!(only(&decision).schema.columns[1].name, "cost");
+        let left_out = |shape: &mut Shape| {
+            let mut lake = TableSchema::clone(&shape.lake);
+            lake.columns.truncate(4);
+            shape.lake = Arc::new(lake);
+            shape.origins.truncate(4);
+            shape.hidden.truncate(4);
+            shape.ignored.insert("place".into());
+        };
+        let decision = hold(&following()).decide("a", true, &[name()], "here", &shaped(&left_out));
+        assert_eq!(only(&decision).schema.columns.len(), 4);
+        // If a statement came between after all, nobody guesses.
+        let other = |shape: &mut Shape| {
+            left_out(shape);
+            shape.ignored.clear();
+        };
+        let decision = hold(&following()).decide("a", true, &[name()], "here", &shaped(&other));
+        assert!(decision.changes.is_empty() && decision.lost.len() == 1);
     }
 
     #[test]
@@ -417,7 +552,7 @@ mod tests {
         let set = PreparedSet {
             xid: "a".to_owned(),
             id: "1".to_owned(),
-            changes: vec![(name(), TableChange::Rows(rows()))],
+            changes: vec![Kept { table: name(), change: TableChange::Rows(rows()), shape: None }],
             unsent: Vec::new(),
         };
         let bytes = encode(&set).expect("to memory");

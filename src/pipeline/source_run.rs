@@ -5,28 +5,31 @@
 //! definite ones end the run of this source; other sources do not notice.
 
 mod commit_loop;
+mod prepare;
+mod verdicts;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashSet;
 use std::future::Future;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::batch::Gatherer;
-use super::commit::{Committer, note_values};
-use super::prepared::{self, PreparedSets};
-use super::retyped::retyped;
+use super::commit::Committer;
+use super::telling::Lag;
 use super::{Error, RunOptions, SourceSummary, TableSummary};
 use crate::config::{Commit, Config};
-use crate::lake::{Lake, Spill, Table};
-use crate::ledger::{self, Entry, History, Holder, Lease, Ledger, TableState};
-use crate::schema::{TableName, TableSchema, ValueCounts};
-use crate::snapshot::{self, Loaded};
-use crate::source::{CollectorLimits, Position, ProblemKind, Source, StreamRequest, TableStart};
+use crate::lake::{Lake, Spill};
+use crate::ledger::{self, Holder, Lease, Outbox, TableState};
+use crate::notice::{Deliveries, Pauses};
+use crate::schema::TableName;
+use crate::source::{CollectorLimits, Position, Source, StreamRequest};
 use commit_loop::Loop;
+use prepare::Prepared;
 
 /// Events between the reader and the gatherer; each is a batch of rows or smaller.
 const CHANNEL_EVENTS: usize = 8;
@@ -45,6 +48,12 @@ const ONE_SHOT_RETRIES: usize = 4;
 /// How long the end of a run waits for what is good to have but not needed.
 const FAREWELL_MAX: Duration = Duration::from_secs(10);
 
+/// How long the end of a run waits for notices; what is left is delivered by the next run.
+const NOTICES_MAX: Duration = Duration::from_secs(3);
+
+/// The same, where the next run may be an hour away.
+const NOTICES_ONE_SHOT_MAX: Duration = Duration::from_secs(30);
+
 /// One source and what it needs.
 pub struct SourceRun<S> {
     pub name: String,
@@ -52,20 +61,32 @@ pub struct SourceRun<S> {
     pub lake: Lake,
     pub commit: Commit,
     pub memory_budget_bytes: u64,
+    /// For what is stated about its tables.
+    config: Config,
     spill: Arc<Spill>,
     pub options: RunOptions,
     pub holder: Holder,
     pub stop: CancellationToken,
     progress: Mutex<SourceSummary>,
+    lag: Mutex<Lag>,
+    /// From the first lease on, whatever becomes of attempts: a source that can't be reached is worth telling.
+    deliveries: Mutex<Option<Deliveries>>,
+    /// Tables that turned up, by the places where the log told: an attempt began for them, and whatever came of it, the same
+    /// place is no reason for another.
+    turned_up: Mutex<HashSet<(TableName, String)>>,
 }
 
-/// Everything an attempt has found out before it streams.
-struct Prepared {
-    from: Position,
-    committer: Committer,
-    starts: HashMap<TableName, TableStart>,
-    /// Transactions that wait for their decision at `from`.
-    undecided: PreparedSets,
+/// How an attempt ended that went well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// It was told to stop, or has caught up.
+    Done,
+    /// The log is to be read again from where the ledger is: there is a new table, or a decision about one that waits.
+    Anew,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<S: Source> SourceRun<S> {
@@ -80,9 +101,10 @@ impl<S: Source> SourceRun<S> {
         Self {
             name: name.to_owned(),
             source,
-            lake: Lake::new(&config.lake.url, &config.lake.storage),
+            lake: Lake::new(&config.lake.url, &config.lake.storage).with_splices(config.lake.column_splice),
             commit: config.commit.clone(),
             memory_budget_bytes: config.memory.budget_bytes,
+            config: config.clone(),
             spill: Spill::new(
                 config.memory.spill_dir.clone(),
                 config.memory.spill_bytes_max,
@@ -92,6 +114,10 @@ impl<S: Source> SourceRun<S> {
             holder: holder.clone(),
             stop,
             progress: Mutex::new(SourceSummary { name: name.to_owned(), ..SourceSummary::default() }),
+            // What is gathered for so long can't be in the lake sooner.
+            lag: Mutex::new(Lag::new(config.notices.lag.max(config.commit.interval * 2))),
+            deliveries: Mutex::default(),
+            turned_up: Mutex::default(),
         }
     }
 
@@ -111,7 +137,11 @@ impl<S: Source> SourceRun<S> {
         let mut pause = pauses();
         let error = loop {
             let before = self.position();
-            let Err(error) = self.leased_attempt().await else { break None };
+            let error = match self.leased_attempt().await {
+                Ok(Ended::Anew) if !self.stop.is_cancelled() => continue,
+                Ok(_) => break None,
+                Err(error) => error,
+            };
             if self.stop.is_cancelled() && error.is_transient() {
                 tracing::warn!(source = self.name, %error, "stopped while an error was being dealt with");
                 break None;
@@ -129,29 +159,37 @@ impl<S: Source> SourceRun<S> {
         if let Some(error) = &error {
             tracing::error!(source = self.name, %error, "source stopped");
         }
-        let mut summary = self.progress.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let deliveries = locked(&self.deliveries).take();
+        if let Some(deliveries) = deliveries {
+            deliveries.finish(if self.options.until_caught_up { NOTICES_ONE_SHOT_MAX } else { NOTICES_MAX }).await;
+        }
+        let mut summary = locked(&self.progress).clone();
         summary.error = error.map(Arc::new);
         summary
     }
 
     /// What is durable, as far as this run knows.
     fn position(&self) -> Option<String> {
-        self.progress.lock().unwrap_or_else(std::sync::PoisonError::into_inner).position.clone()
+        locked(&self.progress).position.clone()
     }
 
     /// One attempt under the lease.
-    async fn leased_attempt(&self) -> Result<(), Error> {
+    async fn leased_attempt(&self) -> Result<Ended, Error> {
         let store = self.lake.ledger_store(&self.name)?;
         let lease = async { Ok(Lease::acquire(store, &self.name, &self.holder).await?) };
-        let Some(lease) = self.until_stopped(lease).await? else { return Ok(()) };
+        let Some(lease) = self.until_stopped(lease).await? else { return Ok(Ended::Done) };
         let lost = CancellationToken::new();
         let done = CancellationToken::new();
         let keeper = tokio::spawn(keep(lease, lost.clone(), done.clone()));
         // The attempt is dropped where it stands when the lease is lost.
         let result = tokio::select! {
-            result = self.attempt() => Some(result),
+            result = self.watched_attempt() => Some(result),
             () = lost.cancelled() => None,
         };
+        if result.is_none() {
+            // Whoever has the lease now delivers.
+            locked(&self.deliveries).take();
+        }
         done.cancel();
         let kept = keeper.await?;
         match result {
@@ -171,11 +209,56 @@ impl<S: Source> SourceRun<S> {
         }
     }
 
-    async fn attempt(&self) -> Result<(), Error> {
-        let Some(prepared) = self.until_stopped(self.prepare()).await? else { return Ok(()) };
+    /// Begins to deliver notices, unless that is under way. Before anything is entered into the outbox, so that channels
+    /// that are new are told of it.
+    async fn tell_people(&self) -> Result<(), Error> {
+        let under_way = locked(&self.deliveries).as_mut().is_some_and(|deliveries| !deliveries.has_lost_any());
+        if !under_way {
+            let deliveries = Deliveries::start(&self.lake, &self.config, &self.name, Pauses::default()).await?;
+            *locked(&self.deliveries) = Some(deliveries);
+        }
+        Ok(())
+    }
+
+    /// One attempt; that it fails is often why the source is behind.
+    async fn watched_attempt(&self) -> Result<Ended, Error> {
+        let result = match self.tell_people().await {
+            Ok(()) => self.attempt().await,
+            Err(error) => Err(error),
+        };
+        if result.is_err() {
+            let told = async {
+                let mut outbox = Outbox::open(self.lake.ledger_store(&self.name)?).await?;
+                self.tell_lag(&mut outbox).await
+            };
+            if let Err(error) = told.await {
+                tracing::debug!(source = self.name, %error, "that the source is behind could not be told");
+            }
+        }
+        result
+    }
+
+    /// Tells that the source is too far behind, if it is.
+    async fn tell_lag(&self, outbox: &mut Outbox) -> Result<(), Error> {
+        let Some(event) = locked(&self.lag).due(&self.name, chrono::Utc::now()) else { return Ok(()) };
+        tracing::warn!(source = self.name, detail = %event.detail, "the source is further behind than it may be");
+        let appended = outbox.append(&event).await;
+        if appended.is_err() {
+            locked(&self.lag).forget_told();
+        }
+        Ok(appended?)
+    }
+
+    /// Whether the log tells of this table at a place it has not told of it before.
+    fn is_new(&self, table: &TableName, place: &str) -> bool {
+        locked(&self.turned_up).insert((table.clone(), place.to_owned()))
+    }
+
+    async fn attempt(&self) -> Result<Ended, Error> {
+        let Some(prepared) = self.until_stopped(self.prepare()).await? else { return Ok(Ended::Done) };
         let target = if self.options.until_caught_up {
             let Some(head) = self.until_stopped(async { Ok(self.source.head().await?) }).await? else {
-                return Ok(());
+                return Ok(Ended::Done);
             };
             tracing::info!(source = self.name, position = %head, "will stop when this position is in the lake");
             Some(head)
@@ -193,281 +276,24 @@ impl<S: Source> SourceRun<S> {
         }
     }
 
-    async fn prepare(&self) -> Result<Prepared, Error> {
-        let begun = chrono::Utc::now();
-        // First, so that every problem is told at once: a missing privilege also refuses the next question.
-        self.check_ready().await?;
-        let identity = self.source.identity().await?;
-        let (mut ledger, entry) = Ledger::open(self.lake.ledger_store(&self.name)?).await?;
-        self.source.recall(&entry.as_ref().map(|entry| entry.source_notes.clone()).unwrap_or_default());
-        if let Some(entry) = &entry
-            && entry.history != identity.history
-        {
-            return Err(crate::source::Error::OtherHistory {
-                expected: entry.history.clone(),
-                found: identity.history,
-            }
-            .into());
-        }
-        let mut history = History::open(self.lake.ledger_store(&self.name)?).await?;
-        let durable = entry.as_ref().map(|entry| parse_position(&entry.position)).transpose()?;
-        let undecided = prepared::load(&ledger, entry.as_ref()).await?;
-        let discovered = self.discover().await?;
-
-        for table in entry.iter().flat_map(|entry| entry.tables.keys()) {
-            if !discovered.iter().any(|schema| schema.name.to_string() == *table) {
-                tracing::warn!(
-                    source = self.name,
-                    table,
-                    "no longer captured: it is not at the source, or not selected; its lake table stays as it is"
-                );
-            }
-        }
-
-        // What the lake has of these tables decides what is to be loaded.
-        let mut open: HashMap<TableName, Table> = HashMap::new();
-        let mut missing: Vec<TableName> = Vec::new();
-        let mut states: BTreeMap<String, TableState> = BTreeMap::new();
-        for schema in &discovered {
-            let name = &schema.name;
-            let stopped = entry.as_ref().and_then(|entry| match entry.tables.get(&name.to_string()) {
-                Some(TableState::Stopped { reason, position }) => Some((reason.clone(), position.clone())),
-                _ => None,
-            });
-            let table = match Table::open(&self.lake, &self.name, name).await {
-                Err(error @ crate::lake::Error::Table { .. }) => {
-                    tracing::error!(source = self.name, table = %name, reason = %error, "table is stopped");
-                    let position = entry.as_ref().map(|entry| entry.position.clone()).unwrap_or_default();
-                    let state = TableState::Stopped { reason: error.to_string(), position };
-                    states.insert(name.to_string(), state);
-                    continue;
-                }
-                opened => opened?,
-            };
-            match (table, stopped) {
-                (None, _) => missing.push(name.clone()),
-                (Some(_), Some((reason, position))) => {
-                    tracing::error!(source = self.name, table = %name, reason, position, "table is stopped");
-                    states.insert(name.to_string(), TableState::Stopped { reason, position });
-                }
-                (Some(table), None) => {
-                    let gap = unfollowed(&table, entry.as_ref(), durable.as_ref())?;
-                    if let Some(gap) = gap.or_else(|| retyped(table.schema(), schema)) {
-                        tracing::error!(source = self.name, table = %name, reason = gap, "table is stopped");
-                        let position = table.position().to_owned();
-                        states.insert(name.to_string(), TableState::Stopped { reason: gap, position });
-                    } else {
-                        open.insert(name.clone(), table);
-                    }
-                }
-            }
-        }
-        if durable.is_none() && !open.is_empty() {
-            let tables: Vec<String> = open.keys().map(ToString::to_string).collect();
-            return Err(Error::LedgerGone { tables: tables.join(", ") });
-        }
-
-        let followed: Vec<TableName> = discovered
-            .iter()
-            .map(|schema| &schema.name)
-            .filter(|name| !states.contains_key(&name.to_string()))
-            .cloned()
-            .collect();
-        if let (Some(entry), Some(_)) = (&entry, &durable) {
-            self.stop_unpublished(&mut open, &mut states, entry, &mut ledger).await?;
-        }
-        let from = self.source.prepare(&followed, durable.as_ref()).await?;
-        let mut entry =
-            entry.unwrap_or_else(|| Entry::new(&self.name, &identity.server, &identity.history, from.to_string()));
-        entry.server = identity.server;
-        if durable.is_none() {
-            // The first loads will show everything committed before this moment.
-            entry.fresh_until = Some(begun);
-        }
-        if !missing.is_empty() {
-            self.source.observe(&missing).await?;
-            entry.source_notes = self.source.notes();
-        }
-        if durable.is_none() || !missing.is_empty() {
-            // Before any table appears, so that a crash during the first load goes on from here.
-            ledger.append(&entry).await?;
-        }
-        let mut from = from;
-        for Loaded { table, values } in self.load_missing(missing, &mut history, &from, &mut states).await? {
-            // A table loaded anew starts its counters anew.
-            entry.values.remove(&table.name().to_string());
-            if !values.is_empty() {
-                note_values(&mut entry, &self.name, table.name(), &values);
-            }
-            // A log may run ahead of what snapshots see. Tables that have more than `from` skip it by themselves.
-            let loaded = parse_position(table.position())?;
-            if !loaded.covers(&from) && from.covers(&loaded) {
-                from = loaded;
-                // The next start must begin here too.
-                entry.position = from.to_string();
-            }
-            open.insert(table.name().clone(), table);
-        }
-
-        // Only what is captured has a history.
-        history.retain(|table, versions| {
-            let captured = discovered.iter().any(|schema| schema.name.to_string() == table);
-            if captured { versions } else { Vec::new() }
-        });
-        let mut starts = HashMap::new();
-        for (name, table) in &open {
-            states.insert(name.to_string(), TableState::Streaming);
-            let position = parse_position(table.position())?;
-            // The lake does not keep the value policies: they are the contract's of today.
-            let policies = discovered.iter().find(|schema| schema.name == *name);
-            let mut schema = TableSchema::clone(table.schema());
-            if policies.is_some_and(|declared| declared.identity != schema.identity) {
-                tracing::warn!(source = self.name, table = %name, lake = ?schema.identity, "what identifies its rows has \
-                    changed at the source or in its contract; the lake goes on as it was loaded, until the table's folder is \
-                    removed and it is loaded again");
-            }
-            for column in &mut schema.columns {
-                let declared =
-                    policies.and_then(|schema| schema.columns.iter().find(|other| other.name == column.name));
-                column.policy = declared.map(|declared| declared.policy).unwrap_or_default();
-            }
-            let layout = super::history::in_force(&history, name, &position, &from)?;
-            super::history::forget_later(&mut history, name, |at| position.covers(at) || from.covers(at))?;
-            starts.insert(
-                name.clone(),
-                TableStart { schema: Arc::new(schema), position, layout, ignored: BTreeSet::new() },
-            );
-        }
-        entry.tables = states;
-        entry.source_notes = self.source.notes();
-        entry.written_at = chrono::Utc::now();
-        let leftovers = ledger.prepared().leftovers(&entry.prepared).await?;
-        ledger.append(&entry).await?;
-        ledger.prepared().forget(&leftovers).await;
-        let committer = Committer {
-            source: self.name.clone(),
-            tables: open,
-            ledger,
-            history,
-            entry,
-            totals: HashMap::new(),
-            rows: 0,
-            transactions: 0,
-        };
-        Ok(Prepared { from, committer, starts, undecided })
-    }
-
-    /// Tables that have been out of the source's publication have a gap. That is written down before
-    /// [`Source::prepare`] publishes them again and so wipes the trace.
-    async fn stop_unpublished(
-        &self,
-        open: &mut HashMap<TableName, Table>,
-        states: &mut BTreeMap<String, TableState>,
-        entry: &Entry,
-        ledger: &mut Ledger,
-    ) -> Result<(), Error> {
-        let names: Vec<TableName> = open.keys().cloned().collect();
-        let unpublished = self.source.unpublished(&names).await?;
-        if unpublished.is_empty() {
-            return Ok(());
-        }
-        for name in unpublished {
-            let Some(table) = open.remove(&name) else { continue };
-            let reason = "it was not in the publication for a while, and its changes of that time are not in the log \
-                          that lakeward reads; remove its folder in the lake and restart to load it again";
-            tracing::error!(source = self.name, table = %name, reason, "table is stopped");
-            let state = TableState::Stopped { reason: reason.to_owned(), position: table.position().to_owned() };
-            states.insert(name.to_string(), state);
-        }
-        let mut entry = entry.clone();
-        entry.tables.extend(states.clone());
-        entry.written_at = chrono::Utc::now();
-        ledger.append(&entry).await?;
-        Ok(())
-    }
-
-    /// First loads. A table that can't be loaded is stopped; the others are loaded without it.
-    async fn load_missing(
-        &self,
-        mut missing: Vec<TableName>,
-        history: &mut History,
-        from: &Position,
-        states: &mut BTreeMap<String, TableState>,
-    ) -> Result<Vec<Loaded>, Error> {
-        let mut loaded = Vec::new();
-        loop {
-            let load = snapshot::first_load(&self.source, &self.name, &self.lake, history, &missing, &mut loaded).await;
-            let Err(error) = load else { return Ok(loaded) };
-            let (snapshot::Error::Source(crate::source::Error::Table { table, .. })
-            | snapshot::Error::Lake(crate::lake::Error::Table { table, .. })) = &error
-            else {
-                return Err(error.into());
-            };
-            let before = missing.len();
-            missing.retain(|name| name.to_string() != *table);
-            if missing.len() == before {
-                return Err(error.into());
-            }
-            tracing::error!(source = self.name, table, reason = %error, "table can't be loaded; the others go on");
-            let state = TableState::Stopped { reason: error.to_string(), position: from.to_string() };
-            states.insert(table.clone(), state);
-            // Those that were complete before the error came are there.
-            missing.retain(|name| !loaded.iter().any(|done| done.table.name() == name));
-            let mut still_missing = Vec::new();
-            for name in missing {
-                match Table::open(&self.lake, &self.name, &name).await? {
-                    Some(table) => loaded.push(Loaded { table, values: ValueCounts::default() }),
-                    None => still_missing.push(name),
-                }
-            }
-            missing = still_missing;
-        }
-    }
-
-    /// Preflight: settings and privileges must be right, a table that can't be captured is left out.
-    async fn check_ready(&self) -> Result<(), Error> {
-        let mut fatal = Vec::new();
-        for problem in self.source.preflight().await? {
-            match problem.kind {
-                ProblemKind::Warning | ProblemKind::Table => {
-                    tracing::warn!(
-                        source = self.name,
-                        subject = problem.subject,
-                        fix = problem.remedy,
-                        "{}",
-                        problem.finding
-                    );
-                }
-                ProblemKind::Setting | ProblemKind::Privilege => fatal.push(problem),
-            }
-        }
-        if fatal.is_empty() { Ok(()) } else { Err(Error::NotReady(fatal)) }
-    }
-
-    /// The selected tables that can be followed.
-    async fn discover(&self) -> Result<Vec<TableSchema>, Error> {
-        let mut schemas = self.source.discover().await?;
-        schemas.retain(|schema| {
-            let followed = schema.can_be_followed();
-            if !followed {
-                tracing::error!(source = self.name, table = %schema.name,
-                    "not captured: it has no key; add a primary key, or `key` to its contract");
-            }
-            followed
-        });
-        if schemas.is_empty() { Err(Error::NoTables) } else { Ok(schemas) }
-    }
-
     /// Streams and commits until stopped or, with a target, until the target is in the lake.
-    async fn stream(&self, prepared: Prepared, target: Option<Position>) -> Result<(), Error> {
-        let Prepared { from, committer, starts, undecided } = prepared;
+    async fn stream(&self, prepared: Prepared, target: Option<Position>) -> Result<Ended, Error> {
+        let Prepared { from, committer, starts, undecided, following, known_verdicts } = prepared;
         let (durable, durable_seen) = watch::channel(from.clone());
         let stream_stop = self.stop.child_token();
         let (sender, receiver) = mpsc::channel(CHANNEL_EVENTS);
         tracing::info!(source = self.name, position = %from, tables = starts.len(), "streaming");
         let reached = target.as_ref().is_some_and(|target| from.covers(target));
+        // A transaction that fills half of what a batch may hold goes to disk, so that there is room for the rest.
+        let open_bytes_max = self.batch_bytes_max() / 2;
+        let gatherer = Gatherer::new(self.spill.clone(), open_bytes_max, from.clone(), undecided, following);
+        let (found, decided) = mpsc::channel(1);
+        let (asked, whether_asked) = watch::channel(gatherer.asks());
+        let decisions = committer.ledger.decisions().clone();
+        let _looking =
+            AbortOnDropHandle::new(tokio::spawn(verdicts::look_out(decisions, known_verdicts, whether_asked, found)));
         let request = StreamRequest {
-            from,
+            from: from.clone(),
             tables: starts,
             durable: durable_seen,
             limits: self.collector_limits(),
@@ -475,8 +301,7 @@ impl<S: Source> SourceRun<S> {
         };
         let state = Loop {
             run: self,
-            // A transaction that fills half of what a batch may hold goes to disk, so that there is room for the rest.
-            gatherer: Gatherer::new(self.spill.clone(), self.batch_bytes_max() / 2, undecided),
+            gatherer,
             committer: Some(committer),
             committing: None,
             durable,
@@ -484,6 +309,12 @@ impl<S: Source> SourceRun<S> {
             stream_stop,
             draining: false,
             last_ledger: Instant::now(),
+            reached: from,
+            decided,
+            asked,
+            started: Instant::now(),
+            anew_at: None,
+            lag_seen: Instant::now(),
         };
         if reached {
             state.stream_stop.cancel();
@@ -497,9 +328,9 @@ impl<S: Source> SourceRun<S> {
         };
         let (streamed, committed) = tokio::join!(self.source.stream(request, sender), committing);
         // A failed commit closes the channel, which the reader can only report as such.
-        committed?;
+        let ended = committed?;
         match streamed {
-            Err(crate::source::Error::ReceiverGone) | Ok(()) => Ok(()),
+            Err(crate::source::Error::ReceiverGone) | Ok(()) => Ok(ended),
             Err(error) => Err(error.into()),
         }
     }
@@ -516,8 +347,12 @@ impl<S: Source> SourceRun<S> {
     }
 
     fn report(&self, committer: &Committer) {
-        let mut summary = self.progress.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        summary.position = Some(committer.entry.position.clone());
+        locked(&self.lag).note(committer.entry.fresh_until, &committer.entry.position);
+        if let Some(deliveries) = &*locked(&self.deliveries) {
+            deliveries.wake();
+        }
+        let mut summary = locked(&self.progress);
+        summary.position = Some(committer.entry.streamed().to_owned());
         summary.rows = committer.rows;
         summary.transactions = committer.transactions;
         summary.tables = committer
@@ -527,8 +362,11 @@ impl<S: Source> SourceRun<S> {
             .map(|(name, state)| {
                 let open = committer.tables.iter().find(|(table, _)| &table.to_string() == name);
                 let (state, error) = match state {
+                    TableState::Loading { .. } => ("loading", None),
                     TableState::Streaming => ("streaming", None),
                     TableState::Stopped { reason, .. } => ("stopped", Some(reason.clone())),
+                    TableState::Waiting { reason, .. } => ("waiting", Some(reason.clone())),
+                    TableState::Dropped { .. } => ("dropped", None),
                 };
                 TableSummary {
                     table: name.clone(),
@@ -573,20 +411,6 @@ async fn keep(mut lease: Lease, lost: CancellationToken, done: CancellationToken
         tracing::warn!(%error, "the lease could not be renewed; trying again");
         pause = Duration::from_secs(2);
     }
-}
-
-/// Why an existing table can't go on: the ledger moved on without it while it was not captured.
-fn unfollowed(table: &Table, entry: Option<&Entry>, durable: Option<&Position>) -> Result<Option<String>, Error> {
-    let (Some(entry), Some(durable)) = (entry, durable) else { return Ok(None) };
-    let listed = entry.tables.contains_key(&table.name().to_string());
-    if listed || parse_position(table.position())?.covers(durable) {
-        return Ok(None);
-    }
-    Ok(Some(format!(
-        "it was not captured between {} and {}; remove its folder in the lake and restart to load it again",
-        table.position(),
-        entry.position
-    )))
 }
 
 pub(super) fn parse_position(text: &str) -> Result<Position, Error> {

@@ -172,7 +172,8 @@ impl ColumnBuilder {
         }
     }
 
-    fn finish(&mut self) -> ArrayRef {
+    /// Takes what was appended out; the builder starts empty again.
+    pub fn finish(&mut self) -> ArrayRef {
         match self {
             Self::Boolean(b) => Arc::new(b.finish()),
             Self::Byte(b) => Arc::new(b.finish()),

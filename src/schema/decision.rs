@@ -13,7 +13,10 @@ use super::{
     ChangeRecord, Column, Evolution, Fill, HeldAction, HeldChange, LakeOp, Origin, Outcome, SchemaChange, Shape, Step,
     TableSchema,
 };
-use crate::config::{ChangePolicies, ChangePolicy};
+use crate::config::{ChangeKind, ChangePolicies, ChangePolicy};
+
+/// What the third name ends in, by way of which names are exchanged.
+pub(super) const ASIDE: &str = "__lakeward_aside";
 
 /// What a person decided about a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,21 +76,27 @@ pub fn decide(
         after: ColumnView::all(&change.after),
         steps: work.steps.clone(),
     };
-    let mut refusal: Option<Refusal> = None;
+    let mut refusal = strange(shape, &change.before);
     for step in &change.steps {
+        // What stops the table says more than what makes it wait.
+        if matches!(refusal, Some(Refusal::Stop { .. })) {
+            work.note(step, Outcome::Refused);
+            continue;
+        }
         match work.take(step, policies, verdict) {
             Ok(outcome) => work.note(step, outcome),
             Err(found) => {
-                work.note(step, if matches!(found, Refusal::Wait(_)) { Outcome::Held } else { Outcome::Refused });
-                // What stops the table says more than what makes it wait.
+                work.note(step, Outcome::Refused);
                 if refusal.is_none() || matches!(found, Refusal::Stop { .. }) {
                     refusal = Some(found);
                 }
-                if matches!(refusal, Some(Refusal::Stop { .. })) {
-                    break;
-                }
             }
         }
+    }
+    // All of a change happens or none of it.
+    if let Some(refusal) = &refusal {
+        let outcome = if matches!(refusal, Refusal::Wait(_)) { Outcome::Held } else { Outcome::Refused };
+        work.steps.iter_mut().for_each(|step| step.outcome = outcome);
     }
     match refusal {
         Some(Refusal::Wait(why)) => return Decision::Wait { record: record(&work), why },
@@ -100,6 +109,21 @@ pub fn decide(
         work.shape.held.push(HeldChange { id: record.id, actions, record: record.clone() });
     }
     Decision::Evolve(Box::new(work.evolution(record)))
+}
+
+/// That what the source had before the change is not what the lake takes in.
+fn strange(shape: &Shape, before: &TableSchema) -> Option<Refusal> {
+    let ours = shape.source_schema();
+    let unknown = before
+        .columns
+        .iter()
+        .find(|column| ours.column_index(&column.name).is_none() && !shape.ignored.contains(&column.name));
+    let missing = ours.columns.iter().find(|column| before.column_index(&column.name).is_none());
+    let column = unknown.or(missing)?;
+    Some(stop(
+        format!("its columns changed, and before that its column `{}` was not what the lake has", column.name),
+        RESYNC,
+    ))
 }
 
 /// What a decision about a held change of this table comes to; `None` when nothing of this id is held.
@@ -115,13 +139,16 @@ pub fn settle(shape: &Shape, id: Uuid, verdict: Verdict) -> Option<Evolution> {
         steps: Vec::new(),
         held: Vec::new(),
     };
-    for action in &held.actions {
-        work.settle(action, verdict);
-    }
+    let refused = work.settle(&held.actions, verdict);
     let outcome = if verdict == Verdict::Approve { Outcome::Approved } else { Outcome::Rejected };
     let mut record = held.record;
     for step in record.steps.iter_mut().filter(|step| step.outcome == Outcome::Held) {
-        step.outcome = outcome;
+        let is_this = |action: &&HeldAction| match action {
+            HeldAction::Rename { to, .. } => step.new_name.as_ref() == Some(to),
+            HeldAction::Drop { .. } => step.kind == ChangeKind::Drop,
+            HeldAction::Show { .. } => false,
+        };
+        step.outcome = if refused.iter().any(is_this) { Outcome::Refused } else { outcome };
     }
     Some(work.evolution(record))
 }
@@ -147,6 +174,16 @@ struct Work<'a> {
 
 impl Work<'_> {
     fn note(&mut self, step: &Step, outcome: Outcome) {
+        // Names that are exchanged go by way of a third, which nobody needs to know of.
+        let told;
+        let step = match step {
+            Step::Rename { to, .. } if to.ends_with(ASIDE) => return,
+            Step::Rename { from, to } if from.ends_with(ASIDE) => {
+                told = Step::Rename { from: from.trim_end_matches(ASIDE).to_owned(), to: to.clone() };
+                &told
+            }
+            step => step,
+        };
         let (column, new_name) = match step {
             Step::Add { column, .. } => (Some(column.name.clone()), None),
             Step::Drop { column }
@@ -174,6 +211,19 @@ impl Work<'_> {
                 ),
             ));
         }
+        let asks = matches!(kind, ChangeKind::Widen | ChangeKind::Change | ChangeKind::Key);
+        if asks && policy == ChangePolicy::Hold && !matches!(step, Step::Redeclare { .. }) {
+            match verdict {
+                None => return Err(Refusal::Wait(format!("{step}, and the policy for `{kind}` is `hold`"))),
+                Some(Verdict::Reject) => {
+                    return Err(stop(
+                        format!("{step}, and this change was rejected"),
+                        format!("change it back at the source, then {RESYNC}"),
+                    ));
+                }
+                Some(Verdict::Approve) => {}
+            }
+        }
         match step {
             Step::Add { fill: Fill::Unknown(_), .. } | Step::Change { .. } | Step::Key { .. } => {
                 Err(stop(format!("{step}; the rows that the lake has can't be carried over"), RESYNC))
@@ -185,23 +235,13 @@ impl Work<'_> {
             Step::Add { column, fill } => self.add(column, fill, policy),
             Step::Drop { column } => self.drop_column(column, policy),
             Step::Rename { from, to } => self.rename(from, to, policy),
-            Step::Widen { column, to, .. } => match (policy, verdict) {
-                (ChangePolicy::Hold, None) => {
-                    Err(Refusal::Wait(format!("{step}, and the policy for `widen` is `hold`")))
-                }
-                (ChangePolicy::Hold, Some(Verdict::Reject)) => Err(stop(
-                    format!("{step}, and this change was rejected"),
-                    format!("change it back at the source, then {RESYNC}"),
-                )),
-                _ => {
-                    let index = self.index(column)?;
-                    let op = LakeOp::Widen { name: self.columns[index].name.clone(), to: to.lake_type };
-                    self.ops.push(op);
-                    self.columns[index].lake_type = to.lake_type;
-                    self.columns[index].source_type.clone_from(&to.source_type);
-                    Ok(Outcome::Applied)
-                }
-            },
+            Step::Widen { column, to, .. } => {
+                let index = self.index(column)?;
+                self.ops.push(LakeOp::Widen { name: self.columns[index].name.clone(), to: to.lake_type });
+                self.columns[index].lake_type = to.lake_type;
+                self.columns[index].source_type.clone_from(&to.source_type);
+                Ok(if policy == ChangePolicy::Hold { Outcome::Approved } else { Outcome::Applied })
+            }
         }
     }
 
@@ -337,30 +377,41 @@ impl Work<'_> {
         let index = self.index(from)?;
         self.shape.origins[index] = Origin::Source(to.to_owned());
         let name = self.columns[index].name.clone();
-        // Hidden columns bear the source's name, whatever the policy; a name put aside on the way is nobody's policy.
+        // Hidden columns bear the source's name, whatever the policy.
         if policy == ChangePolicy::Apply || self.shape.hidden[index] {
             if name.to_lowercase() != to.to_lowercase() {
                 self.free_name(to)?;
             }
+            self.forget_held_rename(&name);
             self.rename_at(index, to);
             return Ok(Outcome::Applied);
         }
-        let held = self.shape.held.iter_mut().flat_map(|held| &mut held.actions).chain(&mut self.held);
-        for action in held {
-            if let HeldAction::Rename { column, to: wanted } = action
-                && *column == name
-            {
-                *wanted = to.to_owned();
-                return Ok(Outcome::Held);
+        // An earlier rename that is held becomes this one.
+        let held = self.forget_held_rename(&name);
+        if held || policy == ChangePolicy::Hold {
+            if name == to {
+                return Ok(Outcome::Applied);
             }
-        }
-        if policy == ChangePolicy::Hold {
-            if name != to {
-                self.held.push(HeldAction::Rename { column: name, to: to.to_owned() });
-            }
+            self.held.push(HeldAction::Rename { column: name, to: to.to_owned() });
             return Ok(Outcome::Held);
         }
-        Ok(Outcome::Kept)
+        Ok(if policy == ChangePolicy::Ignore { Outcome::Ignored } else { Outcome::Kept })
+    }
+
+    /// Whether there was one of this lake column.
+    fn forget_held_rename(&mut self, name: &str) -> bool {
+        let mut found = false;
+        let mut keep = |action: &HeldAction| {
+            let is_it = matches!(action, HeldAction::Rename { column, .. } if column == name);
+            found |= is_it;
+            !is_it
+        };
+        self.held.retain(&mut keep);
+        for held in &mut self.shape.held {
+            held.actions.retain(&mut keep);
+        }
+        self.shape.held.retain(|held| !held.actions.is_empty());
+        found
     }
 
     fn remove(&mut self, index: usize) {
@@ -385,24 +436,52 @@ impl Work<'_> {
         self.ops.push(LakeOp::Drop { name });
     }
 
-    fn settle(&mut self, action: &HeldAction, verdict: Verdict) {
-        let Some(index) = self.columns.iter().position(|column| column.name == action.column()) else { return };
-        match (action, verdict) {
-            (HeldAction::Show { .. }, Verdict::Approve) => self.shape.hidden[index] = false,
-            (HeldAction::Show { .. }, Verdict::Reject) => {
-                if let Origin::Source(name) = self.shape.origins[index].clone() {
-                    self.shape.ignored.insert(name);
+    /// Returns what can't be done.
+    fn settle<'b>(&mut self, actions: &'b [HeldAction], verdict: Verdict) -> Vec<&'b HeldAction> {
+        let mut refused = Vec::new();
+        let mut renames = Vec::new();
+        for action in actions {
+            let Some(index) = self.columns.iter().position(|column| column.name == action.column()) else { continue };
+            match (action, verdict) {
+                (HeldAction::Show { .. }, Verdict::Approve) => self.shape.hidden[index] = false,
+                (HeldAction::Show { .. }, Verdict::Reject) => {
+                    if let Origin::Source(name) = self.shape.origins[index].clone() {
+                        self.shape.ignored.insert(name);
+                    }
+                    self.remove(index);
                 }
-                self.remove(index);
-            }
-            (HeldAction::Drop { .. }, Verdict::Approve) => self.remove(index),
-            (HeldAction::Rename { to, .. }, Verdict::Approve) => {
-                if self.columns[index].name.to_lowercase() == to.to_lowercase() || self.free_name(to).is_ok() {
-                    self.rename_at(index, to);
+                // By this the lake's folders are told apart.
+                (HeldAction::Drop { .. }, Verdict::Approve) if self.shape.lake.partition_by.contains(&index) => {
+                    refused.push(action);
                 }
+                (HeldAction::Drop { .. }, Verdict::Approve) => self.remove(index),
+                (HeldAction::Rename { column, to }, Verdict::Approve) => {
+                    renames.push((action, column.clone(), to.clone()));
+                }
+                (HeldAction::Drop { .. } | HeldAction::Rename { .. }, Verdict::Reject) => {}
             }
-            (HeldAction::Drop { .. } | HeldAction::Rename { .. }, Verdict::Reject) => {}
         }
+        // As in a statement's own renames: none may meet a name that another is about to give up.
+        while !renames.is_empty() {
+            let free = renames.iter().position(|(_, from, to)| {
+                !renames.iter().any(|(_, other, _)| other != from && other.to_lowercase() == to.to_lowercase())
+            });
+            let (place, target) = match free {
+                Some(place) => (place, None),
+                None => (0, Some(format!("{}{ASIDE}", renames[0].1))),
+            };
+            let (action, from, to) = renames.remove(place);
+            let Some(index) = self.columns.iter().position(|column| column.name == from) else { continue };
+            if let Some(aside) = target {
+                self.rename_at(index, &aside);
+                renames.push((action, aside, to));
+            } else if from.to_lowercase() == to.to_lowercase() || self.free_name(&to).is_ok() {
+                self.rename_at(index, &to);
+            } else {
+                refused.push(action);
+            }
+        }
+        refused
     }
 
     fn evolution(self, record: ChangeRecord) -> Evolution {
@@ -411,3 +490,6 @@ impl Work<'_> {
         Evolution { shape: Arc::new(shape), ops: self.ops, record }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::decision::ASIDE;
 use super::{Column, LakeType, Shape, TableName, TableSchema};
 use crate::config::ChangeKind;
 
@@ -209,7 +210,7 @@ fn rename_steps(old: &[(&Column, String)], after: &TableSchema) -> Vec<Step> {
                 steps.push(Step::Rename { from, to });
             }
             None => {
-                let aside = format!("{}__lakeward_aside", left[0].0);
+                let aside = format!("{}{ASIDE}", left[0].0);
                 steps.push(Step::Rename { from: left[0].0.clone(), to: aside.clone() });
                 left[0].0 = aside;
             }

@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use tokio::sync::mpsc;
 
 use super::{Error, Event, Position, TransactionId};
-use crate::schema::{Layout, Op, RowBuilder, TableName, TableRows, TableSchema};
+use crate::schema::{Layout, Op, RowBuilder, SchemaChange, TableName, TableRows, TableSchema};
 
 /// When gathered rows are handed on.
 #[derive(Clone, Copy, Debug)]
@@ -113,7 +113,7 @@ impl Collector {
         &self.position
     }
 
-    /// Where rows of this table go. A table keeps one schema for the whole stream; a change of it stops the table.
+    /// Where rows of this table go. It keeps its schema until [`Collector::schema_change`].
     pub fn rows(&mut self, schema: &Arc<TableSchema>) -> &mut RowSink {
         // `entry` would clone the name for every event.
         if !self.sinks.contains_key(&schema.name) {
@@ -138,6 +138,21 @@ impl Collector {
         self.hand_on_rows(true).await?;
         self.torn = true;
         self.send(Event::Truncate(table.clone())).await
+    }
+
+    /// Tells that the table has another schema from here on; its rows so far go first.
+    pub async fn schema_change(&mut self, change: SchemaChange) -> Result<(), Error> {
+        let table = change.table.clone();
+        self.tell(Event::SchemaChange(Box::new(change))).await?;
+        self.sinks.remove(&table);
+        Ok(())
+    }
+
+    /// Sends what stands between rows, at its place.
+    pub async fn tell(&mut self, event: Event) -> Result<(), Error> {
+        self.hand_on_rows(true).await?;
+        self.torn = true;
+        self.send(event).await
     }
 
     /// Where the open transaction stands now.
@@ -244,7 +259,7 @@ impl Collector {
 
     /// Whether anything waits to be told by [`Collector::idle`].
     pub fn is_dirty(&self) -> bool {
-        self.rows > 0 || self.transactions > 0 || self.position != self.told
+        self.rows > 0 || self.transactions > 0 || self.torn || self.position != self.told
     }
 
     /// The open transaction never happened.

@@ -9,6 +9,7 @@
 
 mod collector;
 mod error;
+mod foretold;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod mysql;
@@ -18,6 +19,7 @@ mod problem;
 
 pub use collector::{Collector, CollectorLimits, Mark, RowSink};
 pub use error::{Class, Error};
+pub use foretold::{Foretold, without};
 pub use position::{GtidSet, Position, TransactionId, UnreadablePosition};
 pub use problem::{Problem, ProblemKind};
 
@@ -30,7 +32,7 @@ use chrono::{DateTime, Utc};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::schema::{Layout, SchemaChange, TableName, TableSchema, Unfaithful};
+use crate::schema::{Layout, SchemaChange, Shape, TableName, TableSchema, Unfaithful};
 pub use crate::schema::{Op, TableRows};
 
 /// What a source tells, in order.
@@ -167,6 +169,15 @@ pub trait Source: Send + Sync + 'static {
     /// The tables that the configuration selects, as the catalog describes them now, contracts applied. The caller
     /// refuses those that [`TableSchema::can_be_followed`] does not hold for.
     fn discover(&self) -> impl Future<Output = Result<Vec<TableSchema>, Error>> + Send;
+
+    /// What `statement` would do to the table that has this shape in the lake, as far as its text and the catalog say.
+    /// Runs nothing but reads of the catalog, and takes no lock.
+    fn foretell(&self, shape: &Shape, statement: &str) -> impl Future<Output = Result<Foretold, Error>> + Send;
+
+    /// Whether two declarations of a column mean the same type to the source.
+    fn declares_alike(&self, one: &str, other: &str) -> bool {
+        one == other
+    }
 
     /// The position of the last transaction committed so far.
     fn head(&self) -> impl Future<Output = Result<Position, Error>> + Send;

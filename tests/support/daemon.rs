@@ -46,9 +46,15 @@ impl Lakeward {
 
     /// `lakeward run` in the background.
     pub fn start(&mut self) -> Daemon {
+        self.start_with(&[])
+    }
+
+    /// The same with further variables in its environment.
+    pub fn start_with(&mut self, environment: &[(&str, &str)]) -> Daemon {
         let log = self.next_log();
         let child = self
             .command(&["run"])
+            .envs(environment.iter().copied())
             .stdout(Stdio::null())
             .stderr(File::create(&log).expect("writable"))
             .spawn()
@@ -93,7 +99,7 @@ impl Daemon {
             if let Some(status) = self.child.try_wait().expect("our child") {
                 panic!("lakeward ended with {status} before its log said {text:?}:\n{}", self.log());
             }
-            assert!(started.elapsed() < Duration::from_secs(60), "no {text:?} in the log:\n{}", self.log());
+            assert!(started.elapsed() < Duration::from_secs(120), "no {text:?} in the log:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(50));
         }
     }

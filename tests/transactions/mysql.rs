@@ -224,7 +224,7 @@ const CASES: &[Case] = &[
         name: "K-6: a dropped table",
         before: "INSERT INTO {t} VALUES (1, 'a')",
         sql: "DROP TABLE {t}",
-        lake: "stops: was dropped",
+        lake: "stops: dropped",
         servers: BOTH,
     },
     Case {

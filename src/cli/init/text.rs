@@ -68,6 +68,14 @@ bytes_max = "256MiB"
 [memory]
 budget = "512MiB"
 
+# What becomes of changes of the tables' columns (docs/schema-changes.md); a contract may have its own.
+# apply, hold (waits for `lakeward schema approve`), ignore, keep, fail
+[schema_changes]
+add = "apply"
+drop = "keep"
+rename = "apply"
+widen = "apply"
+
 [[source]]
 name = {name}
 url = {url}
@@ -100,8 +108,21 @@ url = {url}
         }
     }
     text.push_str("]\n");
+    text.push_str(NOTICES);
     text
 }
+
+const NOTICES: &str = r#"
+# Who is told of schema changes, stopped tables and the like: a webhook, Slack, a program or people by e-mail, at once or
+# once a day. See docs/notices.md; `lakeward notify test NAME` tries one.
+# [[notice]]
+# name = "team"
+# kind = "slack"
+# url_file = "/run/secrets/slack"
+# events = ["schema.*", "table.*"]
+# digest = "09:00"
+# timezone = "UTC"
+"#;
 
 pub(super) fn contract(plan: &Plan, table: &TableSchema) -> String {
     let name = table.name.to_string();
@@ -123,6 +144,9 @@ pub(super) fn contract(plan: &Plan, table: &TableSchema) -> String {
         }
     }
     text.push_str("# partition_by = [\"…\"]\n# Columns that never reach the lake.\n# exclude = [\"…\"]\n");
+    text.push_str(
+        "# New columns of this table wait for `lakeward schema approve`:\n# [schema_changes]\n# add = \"hold\"\n",
+    );
     text
 }
 
@@ -210,6 +234,18 @@ pub(super) fn next_steps(plan: &Plan, out: &Path, contracts: usize) -> String {
     let config = out.join("config.toml");
     let _ = writeln!(text, "3. lakeward --config {} check    # everything that is still missing", config.display());
     let _ = write!(text, "4. lakeward --config {} run", config.display());
+    if plan.kind == DatabaseKind::Postgres {
+        let _ = write!(
+            text,
+            "\n\nOptional, and your decision: with an event trigger the log tells every schema change exactly, with the text of \
+             the statement. It makes a schema `lakeward` in database {}, reads the catalog at each DDL statement and writes to \
+             the log only; it never makes a statement fail (docs/event-trigger.md). A superuser installs it with\n  psql -f {} {}\nand \
+             removes it with DROP SCHEMA lakeward CASCADE.",
+            plan.database,
+            out.join(super::EVENT_TRIGGER_FILE).display(),
+            plan.database
+        );
+    }
     text
 }
 
@@ -265,6 +301,15 @@ mod tests {
             assert_eq!(config.contracts.iter().count(), 2);
             assert!(config.warnings.is_empty(), "{:?}", config.warnings);
         }
+    }
+
+    #[test]
+    fn the_event_trigger_is_offered_where_there_is_one() {
+        let steps = |kind| next_steps(&plan(kind), Path::new("/etc/lakeward"), 2);
+        let offered = steps(DatabaseKind::Postgres);
+        assert!(offered.contains("psql -f /etc/lakeward/lakeward-event-trigger.sql shop"), "{offered}");
+        assert!(offered.contains("DROP SCHEMA lakeward CASCADE"), "{offered}");
+        assert!(!steps(DatabaseKind::MySql).contains("event trigger"));
     }
 
     #[test]

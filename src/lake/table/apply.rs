@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
 use chrono::Utc;
-use deltalake::kernel::Action;
+use deltalake::kernel::{Action, Add};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use roaring::{RoaringBitmap, RoaringTreemap};
@@ -23,8 +23,8 @@ use super::super::deletion_vector::DeletionVectorObject;
 use super::super::locator::{FileId, KeyHash};
 use super::super::merge::{CollapseError, Ending, PASS_BYTES_PER_KEY, Pass, RowNumber, Trail, check_key_changes};
 use super::super::spill::Spill;
-use super::{Table, remove};
-use crate::schema::{Op, RowIdentity};
+use super::{View, remove};
+use crate::schema::{Op, RowIdentity, Shape};
 
 /// Old rows that go, by file.
 pub(super) type Dying = BTreeMap<FileId, RoaringTreemap>;
@@ -73,9 +73,9 @@ struct Removal {
     vectors: Option<(String, Vec<u8>)>,
 }
 
-impl Table {
+impl View<'_> {
     pub(super) async fn stage(&self, changes: &[TableChange]) -> Result<Staged, Error> {
-        let set = ChangeSet::new(changes).map_err(|cause| self.misfit(&cause))?;
+        let set = ChangeSet::new(changes, self.schema)?;
         let spill = set.spill().cloned();
         let _turn = match &spill {
             Some(spill) => Some(spill.turn().await),
@@ -151,7 +151,7 @@ impl Table {
                 }
             }
         };
-        pass.finish(&trail, &self.hasher, self.locator.as_ref(), &mut end).map_err(|cause| self.misfit(&cause))?;
+        pass.finish(&trail, self.hasher, self.locator, &mut end).map_err(|cause| self.misfit(&cause))?;
         // The map's order is random; log order keeps neighbours together and commits reproducible.
         live.sort_unstable();
         Ok(Collapsed { live: Live::Listed(live), dying, gone, trail })
@@ -188,7 +188,7 @@ impl Table {
                     self.mark_dying(key, set.truncated, &mut dying);
                 }
             };
-            pass.finish(&trail, &self.hasher, self.locator.as_ref(), &mut end).map_err(|cause| self.misfit(&cause))?;
+            pass.finish(&trail, self.hasher, self.locator, &mut end).map_err(|cause| self.misfit(&cause))?;
         }
         Ok(Collapsed { live: Live::Marked(live), dying, gone: Vec::new(), trail })
     }
@@ -218,20 +218,29 @@ impl Table {
     }
 
     fn misfit(&self, cause: &CollapseError) -> Error {
-        Error::Table {
+        cause.of(self.schema)
+    }
+
+    pub(super) fn file(&self, id: FileId) -> Result<&DataFile, Error> {
+        self.files.get(&id).ok_or_else(|| Error::Table {
             table: self.schema.name.to_string(),
-            finding: format!("the changes do not fit: {cause}"),
-            remedy: "remove the table's folder in the lake and restart to load it again".to_owned(),
-        }
+            finding: format!("the key index names file {id}, which the table does not have"),
+            remedy: "report this as a defect of lakeward; a restart rebuilds the index".to_owned(),
+        })
+    }
+
+    /// A file's action as the log has it.
+    fn logged<'a>(&'a self, id: FileId, file: &'a DataFile) -> &'a Add {
+        &self.logged.and_then(|files| files.get(&id)).unwrap_or(file).add
     }
 
     /// Drops every file.
     fn remove_all(&self) -> Removal {
         let now = Utc::now().timestamp_millis();
         Removal {
-            actions: self.files.values().map(|file| Action::Remove(remove(&file.add, now))).collect(),
+            actions: self.files.iter().map(|(id, file)| Action::Remove(remove(self.logged(*id, file), now))).collect(),
             touched: self.files.keys().map(|&id| (id, None)).collect(),
-            rows: self.live_rows(),
+            rows: self.files.values().map(DataFile::live_rows).sum(),
             ..Removal::default()
         }
     }
@@ -243,7 +252,7 @@ impl Table {
         let mut shrunk: Vec<(FileId, DataFile)> = Vec::new();
         for (&id, rows) in dying {
             let file = self.file(id)?;
-            removal.actions.push(Action::Remove(remove(&file.add, now)));
+            removal.actions.push(Action::Remove(remove(self.logged(id, file), now)));
             let deleted = &file.deleted | rows;
             if deleted.len() >= file.rows {
                 removal.touched.push((id, None));
@@ -251,6 +260,7 @@ impl Table {
                 shrunk.push((id, DataFile { add: file.add.clone(), rows: file.rows, deleted }));
             }
         }
+        self.replace_others(dying, now, &mut removal.actions);
         if shrunk.is_empty() {
             return Ok(removal);
         }
@@ -274,6 +284,19 @@ impl Table {
         Ok(removal)
     }
 
+    /// The files that no row leaves, where an evolution made others of them.
+    fn replace_others(&self, dying: &Dying, now: i64, actions: &mut Vec<Action>) {
+        let Some(logged) = self.logged else { return };
+        for (id, file) in self.files.iter().filter(|(id, _)| !dying.contains_key(id)) {
+            let Some(before) = logged.get(id).filter(|before| before.add != file.add) else { continue };
+            // An action for the same object replaces the one before it.
+            if before.add.path != file.add.path {
+                actions.push(Action::Remove(remove(&before.add, now)));
+            }
+            actions.push(Action::Add(file.add.clone()));
+        }
+    }
+
     async fn write_live(
         &self,
         set: &ChangeSet<'_>,
@@ -284,7 +307,13 @@ impl Table {
         let roll = spill.map_or(Roll::Never, |spill| Roll::within(spill.memory_bytes()));
         let mut writer = TableWriter::new(self.schema.clone(), store, roll)?;
         match self.write_rows(set, collapsed, spill, &mut writer).await {
-            Ok(()) => writer.close().await,
+            Ok(()) => {
+                let mut written = writer.close().await?;
+                for file in &mut written {
+                    data_file::leave_out(&mut file.add, hidden_columns(self.shape));
+                }
+                Ok(written)
+            }
             Err(error) => {
                 writer.abort().await;
                 Err(error)
@@ -340,6 +369,11 @@ impl Table {
         }
         Ok(())
     }
+}
+
+/// The columns of a table that readers must not see.
+pub(super) fn hidden_columns(shape: &Shape) -> impl Iterator<Item = &str> {
+    shape.lake.columns.iter().zip(&shape.hidden).filter(|(_, hidden)| **hidden).map(|(column, _)| column.name.as_str())
 }
 
 /// What rows completed from elsewhere may need at a time, where no batch on disk says so.

@@ -15,7 +15,7 @@ use super::super::changes::ChangeSet;
 use super::super::data_file;
 use super::super::locator::{FileId, KeyHash};
 use super::super::merge::{Earlier, RowNumber, Trail};
-use super::Table;
+use super::View;
 use crate::schema::{Op, TableRows};
 
 /// A value that is wanted: for which row of the output, in which column.
@@ -34,7 +34,7 @@ struct Found {
 /// By column.
 type Values = BTreeMap<u16, Vec<Found>>;
 
-impl Table {
+impl View<'_> {
     /// `rows` of the batch (ascending), complete.
     pub(super) async fn complete_rows(
         &self,
@@ -163,7 +163,7 @@ impl Table {
             numbers.sort_unstable();
             numbers.dedup();
             let file = self.file(id)?;
-            let batch = data_file::read_columns(&store, &self.schema, &file.add, &columns, Some(&numbers)).await?;
+            let batch = data_file::read_columns(&store, self.schema, &file.add, &columns, Some(&numbers)).await?;
             for (place, &column) in columns.iter().enumerate() {
                 let of_column = rows.iter().filter(|(_, wanted)| usize::from(wanted.column) == column);
                 let (places, outs) = of_column

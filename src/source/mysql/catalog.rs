@@ -11,7 +11,7 @@ use super::charset::{Collations, Shape, Table, Tables};
 use super::connection::{Session, literal};
 use super::declared::{Declared, Family};
 
-const SYSTEM_SCHEMAS: [&str; 4] = ["mysql", "information_schema", "performance_schema", "sys"];
+pub const SYSTEM_SCHEMAS: [&str; 4] = ["mysql", "information_schema", "performance_schema", "sys"];
 
 /// A selected table and what snapshots and preflight need to know besides its schema.
 #[derive(Clone, Debug)]
@@ -181,48 +181,47 @@ pub async fn tables(
     }
     for table in &mut found {
         let schema = &mut table.schema;
-        for at in 0..schema.columns.len() {
-            schema.columns[at].nullable = !schema.key.contains(&at);
-        }
         let none = Contract::default();
         let contract = contracts.get(&config.name, &schema.name.to_string()).unwrap_or(&none);
-        let misfit = |finding| Error::Setting {
-            subject: format!("table {}", schema.name),
-            finding: format!("contract of {}: {finding}", schema.name),
-            remedy: "correct the table's contract".to_owned(),
-        };
-        let lake_types = schema
-            .columns
-            .iter()
-            .map(|column| Declared::parse(&column.source_type).under_contract(&column.name, contract))
-            .collect::<Result<Vec<LakeType>, String>>()
-            .map_err(misfit)?;
-        for (column, lake_type) in schema.columns.iter_mut().zip(lake_types) {
-            column.lake_type = lake_type;
-        }
-        *schema = schema.clone().with_contract(contract).map_err(|finding| Error::Setting {
+        *schema = under_contract(schema.clone(), contract).map_err(|finding| Error::Setting {
             subject: format!("table {}", schema.name),
             finding,
             remedy: "correct the table's contract".to_owned(),
         })?;
-        // Of the columns that are left under the contract.
-        let undecodable = schema.columns.iter().find_map(|column| {
-            let text =
-                matches!(Declared::parse(&column.source_type).family(), Family::Text | Family::Enum | Family::Set);
-            let fault = collations.by_name(table.charsets.get(&column.name).filter(|_| text)?).err()?;
-            Some(format!("column `{}`: {fault}", column.name))
-        });
-        if let Some(undecodable) = undecodable {
-            table.refusal.get_or_insert(undecodable);
-        }
-        if let Some((one, other)) = schema.same_name() {
-            table.refusal = Some(format!(
-                "columns `{one}` and `{other}` have the same name in the lake, where case does not count; rename one of \
-                 them, or exclude it in the table's contract"
-            ));
-        }
+        let refusal = refusal(schema, |column| table.charsets.get(column).map(String::as_str), collations);
+        // What was found before goes first.
+        table.refusal = table.refusal.take().or(refusal);
     }
     Ok(found)
+}
+
+/// A table of the source, its columns with the source's types and its key, as the contract wants it. The error says what does
+/// not fit, in words.
+pub fn under_contract(mut schema: TableSchema, contract: &Contract) -> Result<TableSchema, String> {
+    for column in &mut schema.columns {
+        let lake_type = Declared::parse(&column.source_type).under_contract(&column.name, contract);
+        column.lake_type = lake_type.map_err(|finding| format!("contract of {}: {finding}", schema.name))?;
+    }
+    schema.with_contract(contract)
+}
+
+/// Why a table can't be captured though its contract fits.
+pub fn refusal<'a>(
+    schema: &TableSchema,
+    charset: impl Fn(&str) -> Option<&'a str>,
+    collations: &Collations,
+) -> Option<String> {
+    if let Some((one, other)) = schema.same_name() {
+        return Some(format!(
+            "columns `{one}` and `{other}` have the same name in the lake, where case does not count; rename one of \
+             them, or exclude it in the table's contract"
+        ));
+    }
+    schema.columns.iter().find_map(|column| {
+        let text = matches!(Declared::parse(&column.source_type).family(), Family::Text | Family::Enum | Family::Set);
+        let fault = collations.by_name(charset(&column.name).filter(|_| text)?).err()?;
+        Some(format!("column `{}`: {fault}", column.name))
+    })
 }
 
 struct UniqueKey {

@@ -282,6 +282,13 @@ impl Table {
         chars(decoded)
     }
 
+    fn holds(&self, text: &str) -> bool {
+        text.chars().all(|character| {
+            (self.ascii && character.is_ascii())
+                || (character != char::REPLACEMENT_CHARACTER && self.characters.contains(&character))
+        })
+    }
+
     fn character(&self, bytes: &[u8]) -> Option<char> {
         let code = self.shape.code(bytes);
         if self.shape == Shape::Gb18030
@@ -334,6 +341,21 @@ impl Collations {
     }
 }
 
+impl Collations {
+    /// Whether this set has every character of the text.
+    pub fn can_hold(&self, charset: &str, text: &str) -> bool {
+        let basic = |text: &str| text.chars().all(|character| u32::from(character) <= 0xFFFF);
+        match self.by_name(charset) {
+            Ok(Charset::Utf8) => charset.eq_ignore_ascii_case("utf8mb4") || basic(text),
+            Ok(Charset::Ucs2) => basic(text),
+            Ok(Charset::Utf16 | Charset::Utf16Le | Charset::Utf32) => true,
+            Ok(Charset::Latin1) => !encoding_rs::WINDOWS_1252.encode(text).2,
+            Ok(Charset::Table(table)) => table.holds(text),
+            Ok(Charset::Binary | Charset::Ascii) | Err(_) => text.is_ascii(),
+        }
+    }
+}
+
 /// `utf8` is an older name of `utf8mb3`.
 pub fn same_charset(one: &str, other: &str) -> bool {
     let plain = |name: &str| {
@@ -360,6 +382,26 @@ mod tests {
     fn decoded(charset: Charset, bytes: &[u8]) -> (String, bool) {
         let (text, broken) = charset.decode(bytes);
         (text.into_owned(), broken)
+    }
+
+    #[test]
+    fn which_characters_a_set_has_is_known() {
+        let collations = Collations::default();
+        for (set, text, holds) in [
+            ("utf8mb4", "é🍣", true),
+            ("utf8mb3", "é예", true),
+            ("utf8mb3", "🍣", false),
+            ("latin1", "é€\u{81}", true),
+            ("latin1", "ł", false),
+            ("ascii", "é", false),
+            ("ucs2", "예", true),
+            ("ucs2", "🍣", false),
+            ("utf16", "🍣", true),
+            ("no such set", "a", true),
+            ("no such set", "é", false),
+        ] {
+            assert_eq!(collations.can_hold(set, text), holds, "{text} in {set}");
+        }
     }
 
     /// M-13: the column's character set decides, and latin1 is cp1252.

@@ -2,12 +2,13 @@
 
 use sqlparser::tokenizer::Token;
 
-use crate::schema::{ColumnDefault, Layout, LayoutColumn};
+use crate::schema::{ColumnDefault, LakeType, Layout, LayoutColumn, widens};
 
-use super::ddl::{Effect, Tokens, Unclear, holds_all, target};
+use super::ddl::{Session, Tokens, Unclear, holds_all, target};
 use super::declared::{Declared, Family};
 use super::flavor::Vendor;
 use super::layout::labels;
+use super::literal::{self, Literal};
 
 /// Where `ADD`, `MODIFY` or `CHANGE` puts a column.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +57,11 @@ pub struct Definition {
     /// Of text columns; `None` is the table's default.
     target: Option<Target>,
     nullable: bool,
+    /// `NULL` or `NOT NULL` stands there.
+    pub nullable_told: bool,
     default: ColumnDefault,
+    /// The default as written.
+    pub literal: Literal,
     pub generated: bool,
     invisible: bool,
     auto_increment: bool,
@@ -66,6 +71,11 @@ pub struct Definition {
 }
 
 impl Definition {
+    /// `TIMESTAMP` without more words, which means another where `explicit_defaults_for_timestamp` is off.
+    pub fn is_bare_timestamp(&self) -> bool {
+        self.family == Family::Timestamp && !(self.nullable_told && self.nullable)
+    }
+
     /// The column in a table of this layout.
     pub fn column(&self, layout: &Layout) -> Result<LayoutColumn, Unclear> {
         let is_text = matches!(self.family, Family::Text | Family::Enum | Family::Set);
@@ -104,7 +114,9 @@ pub fn definition(tokens: &mut Tokens<'_>, vendor: Vendor) -> Result<Definition,
         declaration,
         target: fixed.clone(),
         nullable: true,
+        nullable_told: false,
         default: ColumnDefault::None,
+        literal: Literal::Absent,
         generated: false,
         invisible: false,
         auto_increment: false,
@@ -124,10 +136,12 @@ pub fn definition(tokens: &mut Tokens<'_>, vendor: Vendor) -> Result<Definition,
             made.target = Some(target);
         } else if tokens.words(&["NOT", "NULL"]) {
             made.nullable = false;
+            made.nullable_told = true;
         } else if tokens.word("NULL") {
             made.nullable = true;
+            made.nullable_told = true;
         } else if tokens.word("DEFAULT") {
-            made.default = default(tokens)?;
+            (made.default, made.literal) = literal::default(tokens)?;
         } else if tokens.words(&["ON", "UPDATE"]) {
             tokens.name().ok_or(Unclear)?;
             let _ = tokens.parenthesis();
@@ -203,10 +217,22 @@ fn data_type(tokens: &mut Tokens<'_>, vendor: Vendor) -> Result<(String, Option<
     let arguments = arguments(tokens)?;
     let declaration = match (name, arguments.as_slice()) {
         ("tinyint" | "smallint" | "mediumint" | "int" | "bigint", [] | [_]) => {
-            let unsigned = numeric_attributes(tokens)?;
-            let boolean = name == "tinyint" && arguments == ["1"] && !unsigned;
-            let width = if boolean { "(1)" } else { "" };
-            return Ok((format!("{name}{width}{}", if unsigned { " unsigned" } else { "" }), None));
+            let attributes = numeric_attributes(tokens);
+            let width = match arguments.first() {
+                // It means a boolean there, and how many zeros go before here; elsewhere nothing.
+                Some(width)
+                    if attributes == ZEROFILL || (name == "tinyint" && width == "1" && attributes.is_empty()) =>
+                {
+                    format!("({width})")
+                }
+                None if attributes == ZEROFILL => {
+                    let digits = [("tinyint", 3), ("smallint", 5), ("mediumint", 8), ("int", 10)];
+                    let digits = digits.iter().find(|(other, _)| *other == name).map_or(20, |(_, digits)| *digits);
+                    format!("({digits})")
+                }
+                _ => String::new(),
+            };
+            return Ok((format!("{name}{width}{attributes}"), None));
         }
         ("float" | "double", _) => {
             if name == "double" {
@@ -221,8 +247,7 @@ fn data_type(tokens: &mut Tokens<'_>, vendor: Vendor) -> Result<(String, Option<
                 _ => return Err(Unclear),
             };
             let digits = if arguments.len() == 2 { format!("({})", arguments.join(",")) } else { String::new() };
-            let unsigned = numeric_attributes(tokens)?;
-            return Ok((format!("{name}{digits}{}", if unsigned { " unsigned" } else { "" }), None));
+            return Ok((format!("{name}{digits}{}", numeric_attributes(tokens)), None));
         }
         ("decimal", _) => {
             let digits = match arguments.as_slice() {
@@ -231,8 +256,7 @@ fn data_type(tokens: &mut Tokens<'_>, vendor: Vendor) -> Result<(String, Option<
                 [precision, scale] => format!("{precision},{scale}"),
                 _ => return Err(Unclear),
             };
-            let unsigned = numeric_attributes(tokens)?;
-            return Ok((format!("decimal({digits}){}", if unsigned { " unsigned" } else { "" }), None));
+            return Ok((format!("decimal({digits}){}", numeric_attributes(tokens)), None));
         }
         ("bit" | "char" | "binary", []) => format!("{name}(1)"),
         ("bit" | "char" | "binary" | "varchar" | "varbinary", [length]) => format!("{name}({length})"),
@@ -287,138 +311,156 @@ fn arguments(tokens: &mut Tokens<'_>) -> Result<Vec<String>, Unclear> {
     Ok(arguments)
 }
 
-/// Whether it is unsigned.
-fn numeric_attributes(tokens: &mut Tokens<'_>) -> Result<bool, Unclear> {
-    let mut unsigned = false;
+const ZEROFILL: &str = " unsigned zerofill";
+
+/// Sign and zeros in the catalog's words, with a blank before.
+fn numeric_attributes(tokens: &mut Tokens<'_>) -> &'static str {
+    let mut words = "";
     loop {
-        if tokens.any_word(&["UNSIGNED", "ZEROFILL"]) {
-            unsigned = true;
+        if tokens.word("ZEROFILL") {
+            words = ZEROFILL;
+        } else if tokens.word("UNSIGNED") {
+            words = if words.is_empty() { " unsigned" } else { words };
         } else if !tokens.word("SIGNED") {
-            return Ok(unsigned);
+            return words;
         }
     }
 }
 
-/// What follows `DEFAULT`.
-pub fn default(tokens: &mut Tokens<'_>) -> Result<ColumnDefault, Unclear> {
-    if tokens.word("NULL") {
-        return Ok(ColumnDefault::None);
-    }
-    for (word, value) in [("TRUE", "1"), ("FALSE", "0")] {
-        if tokens.word(word) {
-            return Ok(ColumnDefault::Constant(value.to_owned()));
+/// Whether both are the same type, so that the catalog would not show another.
+pub fn same_type(one: &str, other: &str) -> bool {
+    let (one_type, other_type) = (Declared::parse(one), Declared::parse(other));
+    match one_type.family() {
+        // Their arguments are not parsed, and they have names of their own.
+        Family::Enum | Family::Set | Family::Other => one == other,
+        Family::Integer if !one_type.zerofill && !one_type.is_tinyint1() && !other_type.is_tinyint1() => {
+            one_type.name == other_type.name
+                && one_type.unsigned == other_type.unsigned
+                && !other_type.zerofill
+                && one_type.compressed == other_type.compressed
         }
-    }
-    if let Some(text) = tokens.text() {
-        let plain = !text.contains('\\');
-        return Ok(if plain { ColumnDefault::Constant(text) } else { ColumnDefault::Computed });
-    }
-    let minus = tokens.take(&Token::Minus);
-    let _ = !minus && tokens.take(&Token::Plus);
-    if let Some(number) = tokens.number() {
-        let plain = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-        let sign = if minus { "-" } else { "" };
-        return Ok(if plain { ColumnDefault::Constant(format!("{sign}{number}")) } else { ColumnDefault::Computed });
-    }
-    if minus {
-        return Err(Unclear);
-    }
-    if tokens.parenthesis().is_some() {
-        return Ok(ColumnDefault::Computed);
-    }
-    match tokens.next() {
-        // CURRENT_TIMESTAMP, NOW(6), and whatever else is called.
-        Some(Token::Word(_)) => {
-            let _ = tokens.parenthesis();
-            Ok(ColumnDefault::Computed)
-        }
-        // b'101', x'00'
-        Some(Token::SingleQuotedByteStringLiteral(_) | Token::HexStringLiteral(_)) => Ok(ColumnDefault::Computed),
-        _ => Err(Unclear),
+        Family::Year => one_type.name == other_type.name,
+        _ => one_type == other_type,
     }
 }
 
-/// What a change of a column's definition does to the lake.
-pub fn change(before: &LayoutColumn, after: &LayoutColumn, strict: bool) -> Effect {
-    let name = &before.name;
+/// Why values that were there may not be any more what the log told, after a column's definition changed; `None` when they
+/// are. `lake` are its types in the lake before and after.
+pub fn rewritten(
+    before: &LayoutColumn,
+    after: &LayoutColumn,
+    lake: (LakeType, LakeType),
+    session: Session,
+) -> Option<String> {
+    let strict = session.strict;
     let (old, new) = (Declared::parse(&before.declaration), Declared::parse(&after.declaration));
-    let (old_type, new_type) = (old.lake_type(), new.lake_type());
-    if old_type != new_type {
-        return Effect::Columns(format!("column `{name}` is {new_type} and was {old_type}"));
-    }
-    let values = |how: &str| {
-        Effect::Values(format!(
-            "column `{name}` became {} and was {}{}: {how}",
-            after.declaration,
-            before.declaration,
-            if before.nullable == after.nullable { "" } else { ", and its nullability changed" }
-        ))
+    let why = |how: &str| {
+        let nullability = if before.nullable == after.nullable { "" } else { ", and its nullability changed" };
+        Some(format!("it became {} and was {}{nullability}: {how}", after.declaration, before.declaration))
     };
     if before.nullable && !after.nullable && !strict {
-        return values("NULLs became other values");
+        return why("NULLs became other values");
+    }
+    if before.generated != after.generated {
+        return why("it is generated by the server, or no more");
+    }
+    let text = lake.1 == LakeType::String;
+    let grows = lake.0 != lake.1;
+    if grows && !widens(lake.0, lake.1) {
+        // That it changes is told already.
+        return None;
     }
     let argument =
         |declared: &Declared, index: usize, default: u32| declared.arguments.get(index).copied().unwrap_or(default);
     let (old_family, new_family) = (old.family(), new.family());
-    if old_family != new_family {
-        return values("values may read differently");
+    let numbers = [Family::Integer, Family::Float, Family::Double, Family::Decimal];
+    if new.unsigned && !old.unsigned && !strict && numbers.contains(&new_family) {
+        return why("negative numbers were cut");
     }
-    match old_family {
-        Family::Integer => {
-            let size = |declared: &Declared| match declared.name.as_str() {
-                "tinyint" => 1,
-                "smallint" => 2,
-                "mediumint" => 3,
-                "bigint" => 8,
-                _ => 4,
-            };
+    match (old_family, new_family) {
+        (Family::Integer, Family::Integer) => {
             // Other signs have other lake types, except of MEDIUMINT.
             let fits = if old.unsigned == new.unsigned {
-                size(&old) <= size(&new)
+                integer_size(&old) <= integer_size(&new)
             } else {
-                old.unsigned && size(&old) < size(&new)
+                old.unsigned && integer_size(&old) < integer_size(&new)
             };
             if !fits && !strict {
-                return values("numbers out of the new range were cut");
+                return why("numbers out of the new range were cut");
+            }
+            if text && (old.zerofill || new.zerofill) && !same_type(&before.declaration, &after.declaration) {
+                return why("it reads with other zeros");
             }
         }
-        // Rounding is no error in any mode.
-        Family::Datetime | Family::Timestamp | Family::Time if argument(&new, 0, 0) < argument(&old, 0, 0) => {
-            return values("fractions were rounded");
+        // Exact where the lake's type grows. Rounding is no error in any mode.
+        (Family::Integer | Family::Float, Family::Float | Family::Double) if grows && !new.arguments.is_empty() => {
+            return why("numbers were rounded");
         }
-        Family::Float | Family::Double if old.arguments != new.arguments && !new.arguments.is_empty() => {
-            return values("numbers were rounded");
+        (Family::Integer | Family::Float, Family::Float | Family::Double | Family::Decimal) if grows => {}
+        _ if old_family != new_family => return why("values may read differently"),
+        (Family::Datetime | Family::Timestamp | Family::Time, _) => {
+            let (had, has) = (argument(&old, 0, 0), argument(&new, 0, 0));
+            if has < had {
+                return why("fractions were rounded");
+            }
+            if text && has != had {
+                return why("it reads with more digits");
+            }
         }
-        // Without digits of their own in the lake: decimals that are kept as text.
-        Family::Decimal if old.decimal() != new.decimal() => return values("its digits changed"),
-        Family::Bit if argument(&new, 0, 1) != argument(&old, 0, 1) => return values("its width changed"),
-        Family::Binary
-            if (old.name == "binary" || new.name == "binary")
-                && (old.name != new.name || old.arguments != new.arguments) =>
-        {
-            return values("values were filled up or cut");
+        (Family::Float | Family::Double, _) if old.arguments != new.arguments && !new.arguments.is_empty() => {
+            return why("numbers were rounded");
         }
-        Family::Enum | Family::Set => {
+        (Family::Decimal, _) => {
+            let ((old_digits, old_scale), (new_digits, new_scale)) = (old.decimal(), new.decimal());
+            if new_scale < old_scale || (text && new_scale > old_scale) {
+                return why("its digits changed");
+            }
+            if text && (old.zerofill || new.zerofill) && old != new {
+                return why("it reads with other zeros");
+            }
+            let whole = |digits: u8, scale: u8| digits.saturating_sub(scale);
+            if whole(new_digits, new_scale) < whole(old_digits, old_scale) && !strict {
+                return why("numbers out of the new range were cut");
+            }
+        }
+        (Family::Bit, _) if argument(&new, 0, 1) != argument(&old, 0, 1) => return why("its width changed"),
+        (Family::Binary, _) => {
+            let padded = old.name == "binary" || new.name == "binary";
+            if padded && (old.name != new.name || old.arguments != new.arguments) {
+                return why("values were filled up or cut");
+            }
+            if room(after) < room(before) && !strict {
+                return why("values were cut");
+            }
+        }
+        (Family::Enum | Family::Set, _) => {
             let (Some(had), Some(has)) = (labels(&before.declaration), labels(&after.declaration)) else {
-                return values("its labels can't be read");
+                return why("its labels can't be read");
             };
             if had.iter().any(|label| !has.contains(label)) && !strict {
-                return values("values whose label is gone became others");
+                return why("values whose label is gone became others");
             }
             if old_family == Family::Set {
                 // The order of a value's labels is the declaration's.
                 let mut at = has.iter().filter(|label| had.contains(*label));
-                if had.iter().any(|label| at.next() != Some(label)) {
-                    return values("the order of its labels changed");
+                if had.iter().filter(|label| has.contains(*label)).any(|label| at.next() != Some(label)) {
+                    return why("the order of its labels changed");
                 }
             }
         }
-        Family::Text => {
-            if (old.name == "char") != (new.name == "char") {
-                return values("blanks at the end may have fallen off");
+        (Family::Text, _) => {
+            // CHAR has no blanks at its end, unless the session reads it with all of them.
+            let blanks = match (old.name.as_str(), new.name.as_str()) {
+                ("char", "char") => false,
+                ("char", _) => session.pads_char,
+                (_, "char") => true,
+                _ => false,
+            };
+            if blanks {
+                return why("blanks at the end came or fell off");
             }
             if room(after) < room(before) && !strict {
-                return values("texts were cut");
+                return why("texts were cut");
             }
         }
         _ => {}
@@ -427,15 +469,22 @@ pub fn change(before: &LayoutColumn, after: &LayoutColumn, strict: bool) -> Effe
         && !holds_all(had, has)
         && !strict
     {
-        return values(&format!("its character set became {has} and was {had}, which has characters that {has} lacks"));
+        return why(&format!("its character set became {has} and was {had}, which has characters that {has} lacks"));
     }
-    if before.generated != after.generated {
-        return values("it is generated by the server, or no more");
-    }
-    Effect::None
+    None
 }
 
-/// Characters that a text column holds.
+fn integer_size(declared: &Declared) -> u8 {
+    match declared.name.as_str() {
+        "tinyint" => 1,
+        "smallint" => 2,
+        "mediumint" => 3,
+        "bigint" => 8,
+        _ => 4,
+    }
+}
+
+/// Characters that a text column holds, bytes of one that holds bytes.
 fn room(column: &LayoutColumn) -> u64 {
     let declared = Declared::parse(&column.declaration);
     let bytes_max = column.charset.as_deref().map_or(1, super::charset::character_bytes_max) as u64;
@@ -443,7 +492,10 @@ fn room(column: &LayoutColumn) -> u64 {
         "tinytext" => 255 / bytes_max,
         "text" => 65_535 / bytes_max,
         "mediumtext" => 16_777_215 / bytes_max,
-        "longtext" => u64::from(u32::MAX),
+        "longtext" | "longblob" => u64::from(u32::MAX),
+        "tinyblob" => 255,
+        "blob" => 65_535,
+        "mediumblob" => 16_777_215,
         _ => declared.arguments.first().copied().unwrap_or(1).into(),
     }
 }

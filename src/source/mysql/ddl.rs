@@ -10,13 +10,14 @@
 //! columns in the order of the statement.
 
 mod apply;
+mod tokens;
 
-pub use apply::{Applied, Effect, apply, effect, holds_all};
+pub use apply::{Applied, Session, apply, holds_all, rewritten};
+pub use tokens::{Tokens, tokens_of, unescaped};
 
-use sqlparser::dialect::MySqlDialect;
-use sqlparser::tokenizer::{Token, Tokenizer};
+use sqlparser::tokenizer::Token;
 
-use crate::schema::{ColumnDefault, PRIMARY};
+use crate::schema::{ColumnDefault, Layout, PRIMARY};
 
 use super::column_definition::{Definition, Target, definition};
 use super::flavor::Vendor;
@@ -78,156 +79,57 @@ pub enum Spec {
     },
 }
 
-/// Tokens of a statement with a cursor.
-pub struct Tokens<'a> {
-    tokens: &'a [Token],
+/// How a table begins.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Created {
+    /// As this one is.
+    Like(Named),
+    Of(Layout),
 }
 
-impl<'a> Tokens<'a> {
-    pub fn new(tokens: &'a [Token]) -> Self {
-        Self { tokens }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.tokens.is_empty()
-    }
-
-    pub fn peek(&self) -> Option<&'a Token> {
-        self.tokens.first()
-    }
-
-    pub fn next(&mut self) -> Option<&'a Token> {
-        let first = self.tokens.first();
-        self.tokens = self.tokens.get(1..).unwrap_or(&[]);
-        first
-    }
-
-    /// A word without quotes.
-    pub fn word(&mut self, wanted: &str) -> bool {
-        let found = matches!(self.peek(), Some(Token::Word(word))
-            if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(wanted));
-        if found {
-            self.next();
-        }
-        found
-    }
-
-    pub fn words(&mut self, wanted: &[&str]) -> bool {
-        let before = self.tokens;
-        let found = wanted.iter().all(|word| self.word(word));
-        if !found {
-            self.tokens = before;
-        }
-        found
-    }
-
-    pub fn any_word(&mut self, wanted: &[&str]) -> bool {
-        wanted.iter().any(|word| self.word(word))
-    }
-
-    pub fn take(&mut self, wanted: &Token) -> bool {
-        let found = self.peek() == Some(wanted);
-        if found {
-            self.next();
-        }
-        found
-    }
-
-    /// A name, quoted or not.
-    pub fn name(&mut self) -> Option<String> {
-        let name = match self.peek()? {
-            Token::Word(word) if word.quote_style.is_some() => word.value.replace("``", "`"),
-            Token::Word(word) => word.value.clone(),
-            Token::DoubleQuotedString(text) => text.replace("\"\"", "\""),
-            _ => return None,
-        };
-        self.next();
-        Some(name)
-    }
-
-    pub fn text(&mut self) -> Option<String> {
-        let text = match self.peek()? {
-            Token::SingleQuotedString(text) => text.replace("''", "'"),
-            Token::DoubleQuotedString(text) => text.replace("\"\"", "\""),
-            _ => return None,
-        };
-        self.next();
-        Some(text)
-    }
-
-    pub fn number(&mut self) -> Option<String> {
-        match self.peek()? {
-            Token::Number(number, _) => {
-                self.next();
-                Some(number.clone())
-            }
-            _ => None,
-        }
-    }
-
-    /// What is between a parenthesis here and its partner; `None` when there is none.
-    pub fn parenthesis(&mut self) -> Option<Tokens<'a>> {
-        if self.peek() != Some(&Token::LParen) {
-            return None;
-        }
-        let mut depth = 0_usize;
-        for (at, token) in self.tokens.iter().enumerate() {
-            match token {
-                Token::LParen => depth += 1,
-                Token::RParen => depth -= 1,
-                _ => {}
-            }
-            if depth == 0 {
-                let inner = &self.tokens[1..at];
-                self.tokens = &self.tokens[at + 1..];
-                return Some(Tokens::new(inner));
-            }
-        }
-        None
-    }
-
-    /// The pieces between commas outside of parentheses.
-    pub fn pieces(&self) -> Vec<Tokens<'a>> {
-        let mut depth = 0_usize;
-        let mut pieces = Vec::new();
-        let mut start = 0;
-        for (at, token) in self.tokens.iter().enumerate() {
-            match token {
-                Token::LParen => depth += 1,
-                Token::RParen => depth = depth.saturating_sub(1),
-                Token::Comma if depth == 0 => {
-                    pieces.push(Tokens::new(&self.tokens[start..at]));
-                    start = at + 1;
-                }
-                _ => {}
-            }
-        }
-        pieces.push(Tokens::new(&self.tokens[start..]));
-        pieces
-    }
-
-    fn table(&mut self) -> Option<Named> {
-        let first = self.name()?;
-        if self.take(&Token::Period) {
-            return Some(Named { schema: Some(first), table: self.name()? });
-        }
-        Some(Named { schema: None, table: first })
-    }
-}
-
-/// Reads a statement: `Ok(None)` when it changes no table's layout, [`Unclear`] when not even that is certain.
-pub fn read(text: &str, vendor: Vendor) -> Result<Option<Alter>, Unclear> {
-    let tokens = Tokenizer::new(&MySqlDialect {}, text).with_unescape(false).tokenize().map_err(|_| Unclear)?;
-    let tokens: Vec<Token> = tokens
-        .into_iter()
-        .filter(|token| !matches!(token, Token::Whitespace(_) | Token::SemiColon | Token::EOF))
-        .collect();
+/// Reads what `CREATE TABLE` makes: with its rows from elsewhere, or with anything that is not certain, it is unclear.
+pub fn created(text: &str, vendor: Vendor) -> Result<Created, Unclear> {
+    let tokens = tokens_of(text)?;
     let mut tokens = Tokens::new(&tokens);
+    skip_set_statement(&mut tokens);
+    if !tokens.word("CREATE") {
+        return Err(Unclear);
+    }
+    let _ = tokens.words(&["OR", "REPLACE"]);
+    if !tokens.word("TABLE") {
+        return Err(Unclear);
+    }
+    let _ = tokens.words(&["IF", "NOT", "EXISTS"]);
+    tokens.table().ok_or(Unclear)?;
+    let behind = tokens.clone();
+    let inside = tokens.parenthesis();
+    let mut like = inside.clone().unwrap_or(behind);
+    if like.word("LIKE") {
+        let named = like.table().ok_or(Unclear)?;
+        end(&like)?;
+        return Ok(Created::Like(named));
+    }
+    let mut specs = Vec::new();
+    for mut piece in inside.ok_or(Unclear)?.pieces() {
+        add(&mut piece, vendor, &mut specs)?;
+    }
+    options(&mut tokens, vendor, &mut specs)?;
+    Ok(Created::Of(apply(&Layout::default(), &specs, vendor)?.layout))
+}
+
+fn skip_set_statement(tokens: &mut Tokens<'_>) {
     if tokens.words(&["SET", "STATEMENT"]) {
         while !tokens.is_empty() && !tokens.word("FOR") {
             tokens.next();
         }
     }
+}
+
+/// Reads a statement: `Ok(None)` when it changes no table's layout, [`Unclear`] when not even that is certain.
+pub fn read(text: &str, vendor: Vendor) -> Result<Option<Alter>, Unclear> {
+    let tokens = tokens_of(text)?;
+    let mut tokens = Tokens::new(&tokens);
+    skip_set_statement(&mut tokens);
     if tokens.word("ALTER") {
         let _ = tokens.word("ONLINE");
         let ignore = tokens.word("IGNORE");
@@ -332,7 +234,7 @@ fn spec(tokens: &mut Tokens<'_>, vendor: Vendor, specs: &mut Vec<Spec>) -> Resul
             return end(tokens);
         }
         if tokens.words(&["SET", "DEFAULT"]) {
-            let default = super::column_definition::default(tokens)?;
+            let (default, _) = super::literal::default(tokens)?;
             specs.push(Spec::Default { column, default });
             return end(tokens);
         }

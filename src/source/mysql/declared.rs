@@ -206,7 +206,7 @@ impl Declared {
     }
 
     /// What MySQL and MariaDB call a boolean.
-    fn is_tinyint1(&self) -> bool {
+    pub fn is_tinyint1(&self) -> bool {
         self.name == "tinyint" && self.arguments == [1] && !self.unsigned
     }
 

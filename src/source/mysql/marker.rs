@@ -100,7 +100,25 @@ pub struct Query<'a> {
     pub error_code: u16,
     /// `sql_mode` of its session, as the server's bits; 0 when the log does not tell.
     pub sql_mode: u64,
+    pub session: SessionState,
 }
+
+/// What else the log tells of the session that ran a statement; `None` is what it does not tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionState {
+    /// `SYSTEM`, `+02:00`, `Europe/Berlin`; told where the statement's effect depends on it.
+    pub time_zone: Option<String>,
+    /// Microseconds of the moment that NOW() was, besides the seconds in the event's header.
+    pub micros: Option<u32>,
+    /// Ids of `character_set_client` and `collation_connection`.
+    pub client: Option<u64>,
+    pub connection: Option<u64>,
+    /// `explicit_defaults_for_timestamp`; of MariaDB only told when it is on.
+    pub explicit_timestamps: Option<bool>,
+}
+
+/// MariaDB's bit of `explicit_defaults_for_timestamp` among a session's flags (`OPTION_EXPLICIT_DEF_TIMESTAMP`).
+const EXPLICIT_TIMESTAMPS: u32 = 1 << 24;
 
 impl<'a> Query<'a> {
     /// `extra` bytes of header go before the status variables: 13 in `EXECUTE_LOAD_QUERY_EVENT`.
@@ -116,8 +134,8 @@ impl<'a> Query<'a> {
         wire.u8()?;
         let text = wire.rest();
         // Names in a statement are in the client's character set (D-13).
-        let (sql_mode, collation) = session_of(Wire::new(status));
-        let text = match collation.map(|id| collations.by_id(id)) {
+        let (sql_mode, session) = session_of(Wire::new(status));
+        let text = match session.client.map(|id| collations.by_id(id)) {
             // What it cannot decode stands in literals: the server accepts no name that is not well formed.
             Some(Ok(charset)) => charset.decode(text).0,
             // A name read wrongly would match no table, and its TRUNCATE go unseen. Without other characters than ASCII's
@@ -130,33 +148,74 @@ impl<'a> Query<'a> {
                 Cow::Borrowed(text.map_err(|_| Fault::new("it does not tell its character set, and is not UTF-8"))?)
             }
         };
-        Ok(Self { schema, text, error_code, sql_mode })
+        Ok(Self { schema, text, error_code, sql_mode, session })
     }
 }
 
-/// Walks the status variables up to the client's collation; they come in a fixed order, `sql_mode` and this one early.
-fn session_of(mut wire: Wire<'_>) -> (u64, Option<u64>) {
+/// Walks the status variables; one that is unknown here ends the walk, since its length is unknown too.
+fn session_of(mut wire: Wire<'_>) -> (u64, SessionState) {
     let mut sql_mode = 0;
-    let mut collation = || {
-        loop {
-            match wire.u8().ok()? {
-                0 | 3 => wire.take(4).map(|_| ()).ok()?,
-                1 => sql_mode = wire.u64().ok()?,
+    let mut session = SessionState::default();
+    let mut walk = || -> Result<(), Fault> {
+        while !wire.is_empty() {
+            match wire.u8()? {
+                // Q_FLAGS2. MySQL tells the same by a variable of its own, and has another meaning for the bit.
+                0 if wire.u32()? & EXPLICIT_TIMESTAMPS != 0 => session.explicit_timestamps = Some(true),
+                0 => {}
+                1 => sql_mode = wire.u64()?,
+                // Q_CATALOG, which ends with a zero.
                 2 => {
-                    let length = wire.u8().ok()?;
-                    wire.take(usize::from(length) + 1).ok()?;
+                    let length = wire.u8()?;
+                    wire.take(usize::from(length) + 1)?;
                 }
-                4 => return wire.u16().ok().map(u64::from),
+                // Q_AUTO_INCREMENT, Q_MASTER_DATA_WRITTEN
+                3 | 10 => drop(wire.take(4)?),
+                4 => {
+                    session.client = Some(u64::from(wire.u16()?));
+                    session.connection = Some(u64::from(wire.u16()?));
+                    wire.take(2)?;
+                }
+                5 => {
+                    let length = wire.u8()?;
+                    let name = wire.take(usize::from(length))?;
+                    session.time_zone = String::from_utf8(name.to_vec()).ok();
+                }
+                // Q_CATALOG_NZ
                 6 => {
-                    let length = wire.u8().ok()?;
-                    wire.take(usize::from(length)).ok()?;
+                    let length = wire.u8()?;
+                    wire.take(usize::from(length))?;
                 }
-                _ => return None,
+                // Q_LC_TIME_NAMES, Q_CHARSET_DATABASE, Q_DEFAULT_COLLATION_FOR_UTF8MB4
+                7 | 8 | 18 => drop(wire.take(2)?),
+                // Q_TABLE_MAP_FOR_UPDATE, Q_DDL_LOGGED_WITH_XID, MariaDB's Q_XID
+                9 | 17 | 129 => drop(wire.take(8)?),
+                // Q_INVOKER: user and host.
+                11 => {
+                    for _ in 0..2 {
+                        let length = wire.u8()?;
+                        wire.take(usize::from(length))?;
+                    }
+                }
+                // Q_UPDATED_DB_NAMES; 254 stands for too many.
+                12 => {
+                    let names = wire.u8()?;
+                    for _ in 0..if names == 254 { 0 } else { names } {
+                        while wire.u8()? != 0 {}
+                    }
+                }
+                // Q_MICROSECONDS and MariaDB's Q_HRNOW
+                13 | 128 => session.micros = Some(wire.unsigned(3)? as u32).filter(|micros| *micros < 1_000_000),
+                16 => session.explicit_timestamps = Some(wire.u8()? != 0),
+                // Q_SQL_REQUIRE_PRIMARY_KEY, Q_DEFAULT_TABLE_ENCRYPTION
+                19 | 20 => drop(wire.take(1)?),
+                _ => break,
             }
         }
+        Ok(())
     };
-    let collation = collation();
-    (sql_mode, collation)
+    // What was read before a fault is told all the same.
+    let _ = walk();
+    (sql_mode, session)
 }
 
 #[cfg(test)]
@@ -235,9 +294,42 @@ mod tests {
         let parsed = Query::parse(&body, 0, &collations).expect("well formed");
         assert_eq!((parsed.schema.as_str(), &*parsed.text), ("shop", "TRUNCATE té"));
         assert_eq!((parsed.sql_mode, parsed.error_code), (0x20, 0));
+        let session = SessionState { client: Some(8), connection: Some(8), ..SessionState::default() };
+        assert_eq!(parsed.session, session);
         for end in 0..body.len() {
             let _ = Query::parse(&body[..end], 0, &collations);
         }
+    }
+
+    /// As MySQL 9.7 and MariaDB 10.11 write them.
+    #[test]
+    fn the_state_of_a_statements_session_is_read() {
+        let collations = Collations::new([(45, "utf8mb4".to_owned())], Default::default());
+        let state = |status: &[u8]| {
+            let body = query("x", status, b"ALTER TABLE t ADD c TIMESTAMP");
+            Query::parse(&body, 0, &collations).expect("well formed").session
+        };
+        let charset = [4, 45, 0, 45, 0, 255, 0];
+        let zone = [&[5, 6], b"+02:00".as_slice()].concat();
+        let mysql = [
+            &[0, 0, 0, 0, 0, 1, 0x20, 0, 0xA0, 0x45, 0, 0, 0, 0, 6, 3, b's', b't', b'd'],
+            charset.as_slice(),
+            &zone,
+            &[12, 1, b'x', 0, 13, 0x40, 0xE2, 1, 16, 1, 17, 1, 2, 3, 4, 5, 6, 7, 8, 18, 255, 0, 19, 0],
+        ];
+        let told = SessionState {
+            time_zone: Some("+02:00".to_owned()),
+            micros: Some(123_456),
+            client: Some(45),
+            connection: Some(45),
+            explicit_timestamps: Some(true),
+        };
+        assert_eq!(state(&mysql.concat()), told);
+        let mariadb = [&[0, 0, 0, 0, 1], charset.as_slice(), &zone, &[128, 0x40, 0xE2, 1, 129, 1, 2, 3, 4, 5, 6, 7, 8]];
+        assert_eq!(state(&mariadb.concat()), told);
+        assert_eq!(state(&[&charset, [99, 5, 6].as_slice()].concat()).client, Some(45));
+        let off = state(&[0, 0, 0, 0, 0]);
+        assert_eq!(off.explicit_timestamps, None);
     }
 
     /// D-13: a name that can't be read must not count as that of a table which is not followed.

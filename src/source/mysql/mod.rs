@@ -16,21 +16,27 @@ mod decimal;
 mod declared;
 mod default;
 mod event;
+mod fill;
 mod flavor;
+mod foretell;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod image;
 mod json;
 mod layout;
+mod literal;
 mod marker;
+mod moment;
 mod plan;
 mod position;
 mod preflight;
 #[cfg(test)]
 mod properties;
 mod snapshot;
+mod sql_mode;
 mod statement;
 mod stream;
+mod subject;
 mod table_map;
 mod temporal;
 mod transport;
@@ -41,9 +47,9 @@ mod xid;
 use tokio::sync::mpsc;
 
 use crate::config::{Contracts, SourceConfig};
-use crate::schema::{TableName, TableSchema};
+use crate::schema::{Shape, TableName, TableSchema};
 
-use super::{Error, Event, Identity, Position, Problem, SnapshotEvent, Source, StreamRequest};
+use super::{Error, Event, Foretold, Identity, Position, Problem, SnapshotEvent, Source, StreamRequest};
 use connection::Session;
 
 /// A MySQL or MariaDB server; which one is asked at connect.
@@ -95,6 +101,14 @@ impl Source for MySqlSource {
             }
         }
         Ok(schemas)
+    }
+
+    async fn foretell(&self, shape: &Shape, statement: &str) -> Result<Foretold, Error> {
+        foretell::foretell(&self.config, &self.contracts, shape, statement).await
+    }
+
+    fn declares_alike(&self, one: &str, other: &str) -> bool {
+        column_definition::same_type(one, other)
     }
 
     async fn head(&self) -> Result<Position, Error> {

@@ -6,7 +6,7 @@
 //! tables it concerns with a definite error and leaves the others running; an event of a kind that could carry rows
 //! unseen stops the source. Nothing is skipped silently.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,13 +16,14 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::config::{Contracts, SourceConfig};
-use crate::schema::{Layout, TableName, TableSchema};
-use crate::source::{Collector, Error, Event, Mark, Position, StreamRequest, TableStart, TransactionId};
+use crate::config::{Contracts, SourceConfig, TableSelection};
+use crate::schema::{Layout, TableName};
+use crate::source::{Collector, Error, Event, Mark, Position, StreamRequest, TransactionId};
 
 use super::charset::Collations;
 use super::compressed::{self, Head};
 use super::event;
+use super::fill::Moment;
 use super::flavor::Vendor;
 use super::layout;
 use super::marker::{MariaDbGtid, Query, gtid_sequence, micros_time, mysql_gtid};
@@ -32,42 +33,28 @@ use super::table_map::{self, RowsEvent, TableMap};
 use super::transport::{SEARCH_SILENCE_MAX, SILENCE_MAX, Transport};
 use super::wire::Fault;
 
+mod followed;
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzz;
+mod ghost;
 mod packed;
+mod reread;
 mod rotation;
 mod savepoint;
 mod schema_change;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod xa;
 
+use followed::Followed;
+use ghost::Ghost;
 use rotation::offset_after;
 
 /// When nothing came for this long, what was gathered is handed on.
 const PAUSE: Duration = Duration::from_millis(15);
 
 const RELOAD: &str = "remove the table's folder in the lake and restart to load it again";
-
-/// A captured table.
-struct Followed {
-    schema: Arc<TableSchema>,
-    /// How its rows lie in the log here; `None` where the ledger has no history of it.
-    layout: Option<Arc<Layout>>,
-    position: Position,
-    /// The stream is behind no transaction of this table's position any more.
-    past: bool,
-    stopped: bool,
-    excluded: Vec<String>,
-}
-
-impl Followed {
-    fn new(start: TableStart, mut excluded: Vec<String>) -> Self {
-        let TableStart { schema, position, layout, ignored } = start;
-        excluded.extend(ignored);
-        Self { schema, layout, position, past: false, stopped: false, excluded }
-    }
-}
 
 /// A table map in force.
 struct CachedMap {
@@ -131,6 +118,12 @@ struct Reader {
     ahead: VecDeque<BinlogEvent>,
     /// What the catalog says of a table whose statement is the next event, or why that proves nothing.
     reread: Option<(TableName, Result<Layout, String>)>,
+    /// What the server says of moments that the next event's statement depends on.
+    moments: BTreeMap<Moment, Option<i64>>,
+    /// Which tables are to be followed besides those that are; `None`: no others.
+    selection: Option<TableSelection>,
+    /// Tables that may take a captured one's place, by the log's spelling.
+    ghosts: HashMap<(String, String), Ghost>,
 }
 
 /// Reads until `request.stop`, or an error.
@@ -147,19 +140,18 @@ pub async fn follow(
     let vendor = session.flavor.vendor;
     let transport = Transport::open(config, session, &request.from).await?;
 
-    let excluded = |table: &TableName| {
-        contracts.get(&config.name, &table.to_string()).map(|contract| contract.exclude.clone()).unwrap_or_default()
-    };
+    let contract = |table: &TableName| contracts.get(&config.name, &table.to_string()).cloned().unwrap_or_default();
     let tables: HashMap<TableName, Followed> = request
         .tables
         .into_iter()
         .map(|(name, start)| {
-            let excluded = excluded(&name);
-            (name, Followed::new(start, excluded))
+            let contract = contract(&name);
+            (name, Followed::new(start, contract))
         })
         .collect();
     let out = Collector::new(request.from, request.limits, out);
     let mut reader = Reader::new(out, tables, collations, vendor, names_ignore_case);
+    reader.selection = Some(config.tables.clone());
     reader.run(transport, request.stop).await
 }
 
@@ -197,6 +189,9 @@ impl Reader {
             found: false,
             ahead: VecDeque::new(),
             reread: None,
+            moments: BTreeMap::new(),
+            selection: None,
+            ghosts: HashMap::new(),
         };
         reader.pass_tables();
         reader
@@ -396,39 +391,6 @@ impl Reader {
         Ok(())
     }
 
-    /// Notes which tables the stream has caught up with.
-    fn pass_tables(&mut self) {
-        if self.all_past {
-            return;
-        }
-        let position = self.collector.position();
-        for table in self.tables.values_mut() {
-            table.past = table.past || position.covers(&table.position);
-        }
-        self.all_past = self.tables.values().all(|table| table.past);
-    }
-
-    /// The captured table of this name, if the open transaction counts for it.
-    fn counted(&self, name: &TableName) -> Option<&Followed> {
-        let table = self.tables.get(name).filter(|table| !table.stopped)?;
-        // Whether XA rows count is known at their decision.
-        let counts = self.open.as_ref().is_some_and(|open| open.xa) || self.wants(table);
-        counts.then_some(table)
-    }
-
-    /// Whether the open transaction is new to the table.
-    fn wants(&self, table: &Followed) -> bool {
-        if table.past {
-            return true;
-        }
-        let contained = match self.open.as_ref().and_then(|open| open.id.as_ref()) {
-            Some(id) if !self.by_offset => table.position.contains(id),
-            // Any offset inside a transaction tells on which side of a boundary it lies.
-            _ => table.position.contains(&TransactionId::BinlogOffset { file: self.file.clone(), end: self.offset }),
-        };
-        !contained
-    }
-
     fn table_map(&mut self, body: &[u8]) -> Result<(), Error> {
         let fault = |reader: &Self, fault: Fault| reader.protocol("a table map", &fault);
         let id = table_map::table_id(body).map_err(|error| fault(self, error))?;
@@ -474,9 +436,8 @@ impl Reader {
                 let compiled = TableMap::parse(&map.bytes, self.vendor).and_then(|mut map| {
                     let layout = table.layout.as_deref();
                     layout::complete(&mut map, layout, &self.collations, self.vendor)?;
-                    let plan = Plan::compile(&map, &table.schema, &self.collations, |column| {
-                        table.excluded.iter().any(|excluded| excluded == column)
-                    })?;
+                    let excluded = |column: &str| table.excludes(column);
+                    let plan = Plan::compile(&map, &table.schema, &self.collations, excluded)?;
                     Ok(match layout {
                         Some(layout) => plan.with_images(layout::images(&map, layout, &self.collations, self.vendor)),
                         None => plan,
@@ -491,8 +452,7 @@ impl Reader {
                         plan
                     }
                     Err(fault) => {
-                        let finding =
-                            format!("its columns changed: {fault}; this release does not apply schema changes yet");
+                        let finding = format!("its rows are not as its schema says: {fault}");
                         if self.is_xa() {
                             // An old transaction may meet a table that was loaded anew since. The decision tells.
                             tracing::warn!(table = %name, finding, "rows of an XA transaction can't be read");
@@ -532,7 +492,14 @@ impl Reader {
         let (begun, ineffective) = self.open.as_ref().map_or((false, false), |open| (open.begun, open.ineffective));
         let statement = if ineffective { Statement::Harmless } else { statement };
         match statement {
-            Statement::Begin | Statement::XaStart | Statement::CreateTransactional => {
+            Statement::CreateTransactional(named) => {
+                self.created(&named, false, false, query, time).await?;
+                if let Some(open) = &mut self.open {
+                    open.begun = true;
+                }
+                return Ok(());
+            }
+            Statement::Begin | Statement::XaStart => {
                 if let Some(open) = &mut self.open {
                     open.begun = true;
                     open.xa |= statement == Statement::XaStart;
@@ -570,23 +537,15 @@ impl Reader {
                     }
                 }
             }
-            Statement::DropDatabase(schema) => {
-                let (wanted, _) = spelling(self.names_ignore_case, &schema, "");
-                let dropped: Vec<TableName> = self
-                    .names
-                    .iter()
-                    .filter(|((schema, _), _)| *schema == wanted)
-                    .map(|(_, name)| name.clone())
-                    .collect();
-                for name in dropped {
-                    if self.counted(&name).is_some() {
-                        self.stop_table(&name, "its database was dropped".to_owned(), RELOAD.to_owned()).await?;
-                    }
-                }
+            Statement::Drop(tables) => self.dropped(&tables, query, time).await?,
+            Statement::DropDatabase(schema) => self.dropped_database(&schema, query, time).await?,
+            Statement::Rename(pairs) => self.renamed(&pairs, query, time).await?,
+            Statement::Create { table, replace, if_not_exists } => {
+                self.created(&table, replace, if_not_exists, query, time).await?;
             }
             Statement::Harmless => {
                 if !ineffective {
-                    self.schema_change(query).await?;
+                    self.schema_change(query, time).await?;
                 }
             }
             Statement::Other => {
@@ -623,15 +582,24 @@ impl Reader {
 
     /// Where in the log this is, for messages.
     fn place(&self) -> String {
-        let position = match self.open.as_ref().and_then(|open| open.id.as_ref()) {
+        let position = self.transaction();
+        if self.file.is_empty() || self.by_offset {
+            return position;
+        }
+        format!("{position} ({}:{})", self.file, self.offset)
+    }
+
+    /// The open transaction: the same each time it is read.
+    fn transaction(&self) -> String {
+        match self.open.as_ref().and_then(|open| open.id.as_ref()) {
+            _ if self.by_offset => format!("{}:{}", self.file, self.offset),
             Some(TransactionId::MariaDbGtid { domain, server, sequence }) => format!("{domain}-{server}-{sequence}"),
             Some(TransactionId::MySqlGtid { source, tag, sequence }) if tag.is_empty() => {
                 format!("{source}:{sequence}")
             }
             Some(TransactionId::MySqlGtid { source, tag, sequence }) => format!("{source}:{tag}:{sequence}"),
             _ => format!("{}:{}", self.file, self.offset),
-        };
-        if self.file.is_empty() { position } else { format!("{position} ({}:{})", self.file, self.offset) }
+        }
     }
 
     fn protocol(&self, what: &str, fault: &Fault) -> Error {

@@ -59,6 +59,17 @@ impl Civil {
         }
     }
 
+    /// What the server prints of a DATETIME: `2020-01-02 03:04:05.678`.
+    pub fn read(text: &str) -> Option<Self> {
+        let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+        let mut numbers = whole.split(['-', ' ', ':']).map(|number| number.parse::<u32>().ok());
+        let mut next = || numbers.next().flatten();
+        let (year, month, day) = (next()?, next()?, next()?);
+        let (hour, minute, second) = (next()?, next()?, next()?);
+        let micro = format!("{part:0<6}").get(..6)?.parse().ok()?;
+        Some(Self { year, month, day, hour, minute, second, micro })
+    }
+
     /// As the server prints a DATE.
     pub fn date_text(&self) -> String {
         format!("{:04}-{:02}-{:02}", self.year, self.month, self.day)

@@ -3,6 +3,8 @@
 //! Each query gives one JSON document per row, so that it is described once, here, by the struct that reads it. The
 //! same queries serve discovery and, inside the snapshot's own transaction, the first load.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use sqlx::postgres::PgConnection;
 
@@ -15,6 +17,11 @@ use crate::source::Error;
 /// A table or a partitioned table.
 #[derive(Clone, Debug, Deserialize)]
 pub struct CatalogTable {
+    pub oid: u32,
+    /// How many columns it ever had: the highest number of one.
+    pub width: i16,
+    /// Of itself, or of its leaves, by oid: each rewrite makes another.
+    pub files: BTreeMap<u32, u32>,
     pub schema: String,
     pub table: String,
     /// `r`: table, `p`: partitioned.
@@ -69,15 +76,34 @@ pub struct Published {
     pub filter: Option<String>,
     /// Neither updates nor deletes.
     pub inserts_only: bool,
+    /// Only the columns that it lists: new ones are not sent.
+    pub listed: bool,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 pub struct CatalogColumn {
+    /// `pg_attribute.attnum`
+    pub number: i16,
     pub name: String,
+    pub type_oid: u32,
+    pub typmod: i32,
+    /// A default is declared, or it is an identity column.
+    pub has_default: bool,
+    /// What rows have that were there before the column; one for each leaf of a partitioned table.
+    pub missing: Vec<Missing>,
     #[serde(rename = "type")]
     pub found: ResolvedType,
     /// Generated: not in the log up to PostgreSQL 17, later where the publication says so (P-16).
     pub generated: bool,
+}
+
+/// The value of a column in rows that were written before it was added (`pg_attribute.attmissingval`).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Missing {
+    /// The table or partition; 0 for each.
+    pub oid: u32,
+    /// As an array of one element; `None` where there is none: rows have their own, or NULL.
+    pub value: Option<String>,
 }
 
 /// The base type, modifier and dimensions of a type (P-14), as `getBaseTypeAndTypmod` in lsyscache.c finds them, with the
@@ -109,6 +135,8 @@ macro_rules! resolved_type {
             "json_build_object('name', ",
             $name,
             ", 'base_oid', b.oid::int8, 'base_typmod', b.typmod, 'dimensions', b.dimensions,
+                'kind', coalesce((SELECT k.typtype::text FROM pg_type k WHERE k.oid = b.oid), ' '),
+                'delimiter', coalesce((SELECT k.typdelim::text FROM pg_type k WHERE k.oid = b.oid), ','),
                 'element', (
                     SELECT json_build_object('base_oid', eb.oid::int8, 'base_typmod', eb.typmod, 'delimiter', e.typdelim)
                     FROM pg_type list JOIN pg_type e ON e.oid = list.typelem CROSS JOIN LATERAL ",
@@ -128,6 +156,12 @@ const TABLE_NAMES: &str = "
 const TABLES: &str = concat!(
     "
     SELECT json_build_object(
+        'oid', c.oid::int8, 'width', c.relnatts,
+        'files', coalesce((
+            SELECT json_object_agg(f.oid::int8, f.relfilenode::int8)
+            FROM pg_class f
+            WHERE f.oid = c.oid AND c.relkind = 'r' OR c.relkind = 'p'
+                AND f.oid IN (SELECT relid FROM pg_partition_tree(c.oid) WHERE isleaf AND relid <> c.oid)), '{}'),
         'schema', n.nspname, 'table', c.relname, 'kind', c.relkind::text, 'persistence', c.relpersistence::text,
         'identity', c.relreplident::text,
         'key', coalesce((
@@ -161,7 +195,16 @@ const TABLES: &str = concat!(
         'row_security', row_security_active(c.oid),
         'columns', coalesce((
             SELECT json_agg(json_build_object(
-                'name', a.attname, 'generated', a.attgenerated <> '', 'type', ",
+                'number', a.attnum, 'name', a.attname, 'type_oid', a.atttypid::int8, 'typmod', a.atttypmod,
+                'generated', a.attgenerated <> '', 'has_default', a.atthasdef OR a.attidentity <> '',
+                'missing', CASE WHEN c.relkind = 'r'
+                    THEN json_build_array(json_build_object('oid', c.oid::int8, 'value', a.attmissingval::text))
+                    ELSE coalesce((
+                        SELECT json_agg(json_build_object('oid', tree.relid::int8, 'value', l.attmissingval::text))
+                        FROM pg_partition_tree(c.oid) tree JOIN pg_attribute l ON l.attrelid = tree.relid
+                        WHERE tree.isleaf AND tree.relid <> c.oid AND l.attname = a.attname AND l.attnum > 0), '[]')
+                    END,
+                'type', ",
     resolved_type!("format_type(a.atttypid, a.atttypmod)"),
     ") ORDER BY a.attnum)
             FROM pg_attribute a CROSS JOIN LATERAL ",
@@ -170,8 +213,9 @@ const TABLES: &str = concat!(
             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '[]')
     )::text
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    JOIN unnest($1::text[], $2::text[]) AS wanted(schema, name) ON n.nspname = wanted.schema AND c.relname = wanted.name
-    WHERE c.relkind IN ('r', 'p')
+    LEFT JOIN unnest($1::text[], $2::text[]) AS wanted(schema, name)
+        ON n.nspname = wanted.schema AND c.relname = wanted.name
+    WHERE c.relkind IN ('r', 'p') AND (wanted.name IS NOT NULL OR c.oid = $3::int8::oid)
     ORDER BY n.nspname, c.relname"
 );
 
@@ -188,15 +232,8 @@ const TYPES: &str = concat!(
 
 /// The tables that the configuration selects; a partition of a selected table is part of that one.
 pub async fn selected(connection: &mut PgConnection, config: &SourceConfig) -> Result<Vec<CatalogTable>, Error> {
-    let names: Vec<(String, String)> = sqlx::query_as(TABLE_NAMES)
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(|error| query_error("reading the names of tables", &error))?;
-    let wanted: Vec<TableName> = names
-        .into_iter()
-        .map(|(schema, table)| TableName { schema, table })
-        .filter(|name| config.tables.selects(&name.to_string()))
-        .collect();
+    let mut wanted = names(connection).await?;
+    wanted.retain(|name| config.tables.selects(&name.to_string()));
     let mut tables = described(connection, &wanted).await?;
     tables.retain(|table| !table.ancestors.iter().any(|ancestor| config.tables.selects(ancestor)));
     Ok(tables)
@@ -209,10 +246,32 @@ pub async fn described(connection: &mut PgConnection, names: &[TableName]) -> Re
     let rows: Vec<String> = sqlx::query_scalar(TABLES)
         .bind(schemas)
         .bind(tables)
+        .bind(0_i64)
         .fetch_all(connection)
         .await
         .map_err(|error| query_error("reading the columns of tables", &error))?;
     rows.iter().map(|row| parse("the columns of tables", row)).collect()
+}
+
+/// The table with this oid, whatever it is called now.
+pub async fn described_by_oid(connection: &mut PgConnection, oid: u32) -> Result<Option<CatalogTable>, Error> {
+    let row: Option<String> = sqlx::query_scalar(TABLES)
+        .bind(Vec::<String>::new())
+        .bind(Vec::<String>::new())
+        .bind(i64::from(oid))
+        .fetch_optional(connection)
+        .await
+        .map_err(|error| query_error("reading the columns of a table", &error))?;
+    row.map(|row| parse("the columns of a table", &row)).transpose()
+}
+
+/// The names of all tables.
+pub async fn names(connection: &mut PgConnection) -> Result<Vec<TableName>, Error> {
+    let names: Vec<(String, String)> = sqlx::query_as(TABLE_NAMES)
+        .fetch_all(connection)
+        .await
+        .map_err(|error| query_error("reading the names of tables", &error))?;
+    Ok(names.into_iter().map(|(schema, table)| TableName { schema, table }).collect())
 }
 
 /// The tables that the one with this oid is a partition of.
@@ -230,7 +289,10 @@ pub async fn ancestors(connection: &mut PgConnection, oid: u32) -> Result<Vec<Ta
     Ok(rows.into_iter().map(|(schema, table)| TableName { schema, table }).collect())
 }
 
-/// What the catalog says about these types and modifiers, in the same order. The name of a dropped type is `???`.
+/// The name of a type that was dropped.
+pub const NO_TYPE: &str = "???";
+
+/// What the catalog says about these types and modifiers, in the same order.
 pub async fn resolved(connection: &mut PgConnection, wanted: &[(u32, i32)]) -> Result<Vec<ResolvedType>, Error> {
     let (oids, typmods): (Vec<i64>, Vec<i32>) = wanted.iter().map(|&(oid, typmod)| (i64::from(oid), typmod)).unzip();
     let rows: Vec<String> = sqlx::query_scalar(TYPES)
@@ -270,7 +332,7 @@ impl CatalogTable {
     }
 
     /// Whether the log holds the column: all but generated ones, unless the publication says otherwise.
-    fn sends(&self, column: &CatalogColumn) -> bool {
+    pub fn sends(&self, column: &CatalogColumn) -> bool {
         match &self.published {
             Some(published) => published.columns.contains(&column.name),
             None => !column.generated,

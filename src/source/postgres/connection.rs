@@ -15,7 +15,7 @@ use crate::config::{SourceConfig, Tls};
 use crate::source::Error;
 
 /// What every session pins. Values without spaces: the replication session takes them in one unquoted string.
-const PINNED: [(&str, &str); 8] = [
+const PINNED: [(&str, &str); 9] = [
     ("datestyle", "ISO,MDY"),
     ("intervalstyle", "iso_8601"),
     ("timezone", "UTC"),
@@ -26,6 +26,8 @@ const PINNED: [(&str, &str); 8] = [
     ("search_path", "pg_catalog"),
     // A policy that hides rows from this role becomes an error instead of an incomplete first load.
     ("row_security", "off"),
+    // Questions to the catalog look expensive to the planner, and compiling them takes longer than answering.
+    ("jit", "off"),
 ];
 
 /// The server asks for a sign of life after half of this without one, so a longer silence means a dead connection.

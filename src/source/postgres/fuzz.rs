@@ -91,6 +91,8 @@ fn schema_of(relation: &Relation<'_>) -> (Arc<TableSchema>, Vec<ResolvedType>) {
                 delimiter: ',',
             }),
             dimensions: 0,
+            kind: 'b',
+            delimiter: ',',
         })
         .collect();
     let columns = relation.columns.iter().zip(&types).map(|(column, found)| Column {

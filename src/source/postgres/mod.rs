@@ -3,14 +3,26 @@
 //! The way of a change: [`wal`] (transport) → [`pgoutput`] (messages) → [`plan`] (which column goes where) → [`text`]
 //! (values into Arrow builders) → the shared collector. The first load takes the same last two steps behind [`copy`].
 //! Around them: [`catalog`] and [`types`] (what tables look like), [`publication`] and [`slot`] (what the server sends
-//! and keeps), [`preflight`] (what is missing), [`watch`] (what happens to tables without a trace in the log).
+//! and keeps), [`preflight`] (what is missing), [`watch`] (what happens to tables without a trace in the log), [`newcomers`]
+//! (tables that came).
+//!
+//! The way of a schema change: a Relation message, a DDL statement's message ([`ddl`]) or a look at the catalog → the
+//! table's columns by number ([`attributes`], [`numbering`]) → the steps from what is known to that ([`difference`], with
+//! [`fill`] for what old rows hold in new columns) → [`stream`] tells it in order with the rows.
 
 mod array;
+mod attributes;
 mod catalog;
 mod connection;
 mod copy;
+mod ddl;
+mod difference;
+mod fill;
+mod foretell;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod newcomers;
+mod numbering;
 mod pgoutput;
 mod plan;
 mod preflight;
@@ -26,14 +38,15 @@ mod wal;
 mod watch;
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use pgwire_replication::ReplicationClient;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
-use super::{Error, Event, Identity, Position, Problem, SnapshotEvent, Source, StreamRequest};
+use super::{Error, Event, Foretold, Identity, Position, Problem, SnapshotEvent, Source, StreamRequest};
 use crate::config::{Contracts, DatabaseKind, SourceConfig};
-use crate::schema::{TableName, TableSchema};
+use crate::schema::{Shape, TableName, TableSchema};
 
 /// One database of a PostgreSQL server. Holds no session: each call opens its own.
 #[derive(Clone, Debug)]
@@ -42,7 +55,11 @@ pub struct PostgresSource {
     contracts: Contracts,
     /// What tables were like; see [`watch`].
     notes: watch::Notes,
+    /// By the last discovery.
+    chosen: Arc<Mutex<Option<newcomers::Chosen>>>,
 }
+
+pub use ddl::EVENT_TRIGGER;
 
 impl PostgresSource {
     pub fn new(config: SourceConfig, contracts: Contracts) -> Result<Self, Error> {
@@ -53,7 +70,13 @@ impl PostgresSource {
                 remedy: "write it as postgres://user@host:5432/database".into(),
             });
         }
-        Ok(Self { config, contracts, notes: watch::Notes::default() })
+        Ok(Self { config, contracts, notes: watch::Notes::default(), chosen: Arc::default() })
+    }
+
+    /// Whether the optional event trigger tells the log about DDL ([`EVENT_TRIGGER`]).
+    pub async fn has_event_trigger(&self) -> Result<bool, Error> {
+        let mut connection = connection::connect(&self.config).await?;
+        watch::is_told(&mut connection).await
     }
 }
 
@@ -82,16 +105,19 @@ impl Source for PostgresSource {
     async fn discover(&self) -> Result<Vec<TableSchema>, Error> {
         let mut connection = connection::connect(&self.config).await?;
         let mut schemas = Vec::new();
+        let mut chosen = newcomers::Chosen::default();
         let mut tables = catalog::selected(&mut connection, &self.config).await?;
         if let Some(publication) = publication::find(&mut connection, &self.config.publication).await? {
             publication.mark(&mut tables);
         }
         for table in tables {
             if table.persistence != "p" {
+                chosen.passed_over.insert(table.name());
                 warn!(source = self.config.name, table = %table.name(), "left out: unlogged, so its changes are not in the log");
                 continue;
             }
             if !table.capturable(&self.config.name, &self.contracts) {
+                chosen.passed_over.insert(table.name());
                 error!(source = self.config.name, table = %table.name(),
                     "not captured: the log would not tell which row a change is about, and publishing it would make the \
                      application's UPDATE and DELETE fail; {}", publication::identity_remedy(&table));
@@ -111,9 +137,15 @@ impl Source for PostgresSource {
                 finding,
                 remedy: "correct the table's contract".into(),
             })?;
+            chosen.taken.insert(table.name());
             schemas.push(schema);
         }
+        *self.chosen.lock().unwrap_or_else(PoisonError::into_inner) = Some(chosen);
         Ok(schemas)
+    }
+
+    async fn foretell(&self, shape: &Shape, statement: &str) -> Result<Foretold, Error> {
+        foretell::foretell(&self.config, &self.contracts, shape, statement).await
     }
 
     async fn head(&self) -> Result<Position, Error> {
@@ -178,11 +210,12 @@ impl Source for PostgresSource {
     }
 
     async fn snapshot(&self, tables: &[TableName], out: mpsc::Sender<SnapshotEvent>) -> Result<(), Error> {
-        snapshot::read(&self.config, &self.contracts, tables, &out).await
+        snapshot::read(&self.config, &self.contracts, &self.notes, tables, &out).await
     }
 
     async fn stream(&self, request: StreamRequest, out: mpsc::Sender<Event>) -> Result<(), Error> {
-        stream::follow(&self.config, &self.contracts, &self.notes, request, out).await
+        let chosen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        stream::follow(&self.config, &self.contracts, &self.notes, chosen, request, out).await
     }
 }
 

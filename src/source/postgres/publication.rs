@@ -41,6 +41,8 @@ pub struct Publication {
 struct Member {
     schema: String,
     table: String,
+    /// With a list of columns.
+    listed: bool,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -66,7 +68,8 @@ const PUBLICATION: &str = "
         'may_send_generated', current_setting('server_version_num')::int4 >= 180000,
         'owned', pg_has_role(p.pubowner, 'USAGE'),
         'members', coalesce((
-            SELECT json_agg(json_build_object('schema', n.nspname, 'table', c.relname))
+            SELECT json_agg(json_build_object('schema', n.nspname, 'table', c.relname,
+                'listed', r.prattrs IS NOT NULL))
             FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
             WHERE r.prpubid = p.oid), '[]'),
         'published', coalesce((
@@ -118,7 +121,8 @@ impl Publication {
         let named = |name: &TableName| {
             let found = self.published.iter().find(|found| found.schema == name.schema && found.table == name.table)?;
             let inserts_only = !self.updates && !self.deletes;
-            Some(Published { columns: found.columns.clone(), filter: found.filter.clone(), inserts_only })
+            let listed = self.members.iter().any(|member| member.listed && &member.name() == name);
+            Some(Published { columns: found.columns.clone(), filter: found.filter.clone(), inserts_only, listed })
         };
         let sent = |mut published: Published| {
             let generated = |name: &String| table.columns.iter().any(|column| column.generated && &column.name == name);

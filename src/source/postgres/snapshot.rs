@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tracing::info;
 use uuid::Uuid;
 
+use super::attributes::Description;
 use super::catalog::{self, CatalogTable};
 use super::connection::{
     connect, connect_replication, parse_lsn, query_error, quote_identifier, quote_literal, replication_privilege,
@@ -23,6 +24,7 @@ use super::connection::{
 use super::copy::{self, Lines, for_each_value};
 use super::plan::{Plan, RowError};
 use super::types;
+use super::watch::Notes;
 use super::{publication, slot};
 use crate::config::{Contracts, SourceConfig};
 use crate::schema::{RowBuilder, TableName, TableSchema};
@@ -35,6 +37,7 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 pub async fn read(
     config: &SourceConfig,
     contracts: &Contracts,
+    notes: &Notes,
     tables: &[TableName],
     out: &mpsc::Sender<SnapshotEvent>,
 ) -> Result<(), Error> {
@@ -51,6 +54,8 @@ pub async fn read(
         let Some(table) = described.iter().find(|table| &table.name() == name) else {
             return Err(table_error(name, consistent_point, "it does not exist any more", "leave it out of `tables`"));
         };
+        // The columns that go with the rows; nothing older is needed any more.
+        notes.record(name, consistent_point, &Description::from(table).attributes, consistent_point);
         read_table(&mut connection, config, contracts, table, consistent_point, out).await?;
     }
     // Only reads: there is nothing to commit.

@@ -6,29 +6,36 @@
 //! a transaction skips it; the server is told a position only when the caller calls it durable. What changes a table
 //! without a trace in the log is found by [`watch`] beside.
 //!
-//! Where the publication sends partitions under their own names, their rows go to the captured root, each partition by a
-//! plan of its own: its columns may be in another order (K-4).
+//! [`relations`] makes of the log's relations tables, and of their layout plans to decode rows; [`changes`] tells what
+//! becomes of tables, in order with their rows.
 
-use std::collections::{HashMap, HashSet};
+mod changes;
+mod relations;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgConnection;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Duration, Instant, sleep_until};
-use tracing::{info, warn};
+use tracing::info;
 
-use super::catalog::{self, CatalogTable};
+use super::attributes::{Attributes, Description};
+use super::catalog;
 use super::connection::{WAL_SENDER_TIMEOUT, connect};
-use super::pgoutput::{self, Message, Relation};
+use super::newcomers::{Chosen, Newcomers};
+use super::pgoutput::{self, Message};
 use super::plan::{Plan, RowError};
-use super::slot;
-use super::types::ResolvedType;
 use super::wal::{Wal, WalEvent};
-use super::watch::{self, Look, Notes, Verdict};
-use crate::config::{Contracts, SourceConfig};
-use crate::schema::TableName;
+use super::watch::{Look, Notes, Watch};
+use super::{ddl, slot};
+use crate::config::{Contract, Contracts, SourceConfig};
+use crate::schema::{TableName, TableSchema};
 use crate::source::{Collector, Error, Event, Position, RowSink, StreamRequest, TableStart, TransactionId};
+use changes::Pending;
+use relations::Announced;
 
 /// Nothing more came for this long after a transaction: what is gathered is handed on.
 const QUIET: Duration = Duration::from_millis(15);
@@ -39,8 +46,8 @@ const MOVE_INTERVAL: Duration = Duration::from_millis(200);
 /// The server breaks its silence after half of its timeout; after this it is gone.
 const SILENCE_MAX: Duration = Duration::from_secs(WAL_SENDER_TIMEOUT.as_secs() + 15);
 
-const REMEDY: &str = "schema changes are applied from the next release on; remove the table's folder in the lake and \
-                      restart to load it again";
+const REMEDY: &str = "remove the table's folder in the lake and restart to load it again; with lakeward's event trigger \
+                      (docs/event-trigger.md) such changes are told exactly";
 
 const VALUE_REMEDY: &str = "mend it at the source, or say in the table's contract what becomes of it, then remove the table's \
                             folder in the lake and restart to load it again";
@@ -58,6 +65,7 @@ pub async fn follow(
     config: &SourceConfig,
     contracts: &Contracts,
     notes: &Notes,
+    chosen: Option<Chosen>,
     mut request: StreamRequest,
     out: mpsc::Sender<Event>,
 ) -> Result<(), Error> {
@@ -73,38 +81,58 @@ pub async fn follow(
             ),
         });
     };
-    let names: Vec<TableName> = request.tables.keys().cloned().collect();
-    let mut described = catalog::described(&mut connection, &names).await?;
-    publication.mark(&mut described);
-    let first_look = watch::look(&mut connection, config, notes, &names).await?;
+    let known = chosen.as_ref().map(|chosen| chosen.taken.clone()).unwrap_or_default();
+    let mut watch = Watch {
+        config: config.clone(),
+        contracts: contracts.clone(),
+        notes: notes.clone(),
+        tables: request.tables.keys().cloned().collect(),
+        newcomers: Newcomers::new(chosen),
+        prints: HashMap::new(),
+        fresh: HashMap::new(),
+        last: 0,
+    };
+    let first_look = watch.look(&mut connection).await?;
     drop(connection);
     let mut wal = Wal::start(config, from).await?;
     info!(source = config.name, slot = config.slot, position = %request.from, "following the log");
+    let described = &first_look.described;
+    let by_leaves = !publication.via_root && described.iter().any(|(_, table)| table.partitioned);
     let mut follower = Follower {
         config,
         contracts,
-        tables: std::mem::take(&mut request.tables),
+        tables: HashMap::new(),
         collector: Collector::new(request.from.clone(), request.limits, out),
         relations: HashMap::new(),
         stopped: HashSet::new(),
+        gone: HashSet::new(),
+        appeared: HashSet::new(),
+        known,
         open: None,
         xid: 0,
+        committed_at: None,
+        ordinals: HashMap::new(),
         catalog: None,
         notes,
-        unsettled: Vec::new(),
-        by_leaves: !publication.via_root && described.iter().any(|table| table.kind == "p"),
+        durable: request.durable.clone(),
+        pending: Vec::new(),
+        told: first_look.told,
+        by_leaves,
         roots: HashMap::new(),
     };
-    if follower.by_leaves {
-        for table in &described {
-            let leaves = table.leaves.iter().map(|leaf| (leaf.name(), Some(table.name())));
-            follower.roots.extend(leaves);
+    for (name, start) in std::mem::take(&mut request.tables) {
+        let description = described.iter().find(|(described, _)| *described == name).map(|(_, table)| table);
+        follower.take_up(name, start, description)?;
+    }
+    if by_leaves {
+        for (name, table) in described {
+            follower.roots.extend(table.leaves.iter().map(|leaf| (leaf.clone(), Some(name.clone()))));
         }
     }
     let (out, mut looks) = mpsc::channel(1);
-    let looking = tokio::spawn(watch::keep_looking(config.clone(), notes.clone(), names, out));
+    let looking = tokio::spawn(watch.keep_looking(out));
     let following = async {
-        follower.stop_unpublished(&described).await?;
+        follower.stop_unpublished(&first_look).await?;
         follower.consider(first_look).await?;
         follower.run(&mut wal, &mut looks, &mut request).await
     };
@@ -124,82 +152,95 @@ fn lsn(position: &Position) -> Result<u64, Error> {
     }
 }
 
+fn utc(postgres_micros: i64) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp_micros(postgres_micros.saturating_add(POSTGRES_EPOCH_SECONDS * 1_000_000))
+}
+
 struct Follower<'a> {
     config: &'a SourceConfig,
     contracts: &'a Contracts,
-    tables: HashMap<TableName, TableStart>,
+    tables: HashMap<TableName, Followed>,
     collector: Collector,
     /// By the ids of this session's messages; `None` for what is not captured.
     relations: HashMap<u32, Option<Announced>>,
     stopped: HashSet<TableName>,
+    /// Of the stopped, those that were dropped or renamed.
+    gone: HashSet<TableName>,
+    /// Told already.
+    appeared: HashSet<TableName>,
+    /// Those that were there when the tables were chosen.
+    known: BTreeSet<TableName>,
     /// The transaction between Begin and Commit; its `end` is known at Commit only.
     open: Option<TransactionId>,
     /// Of the open transaction.
     xid: u32,
-    /// For the types of relations; opened when first needed.
+    committed_at: Option<DateTime<Utc>>,
+    /// How many changes of a table were told since the last commit.
+    ordinals: HashMap<TableName, u32>,
+    /// For what the log does not tell of relations; opened when first needed.
     catalog: Option<PgConnection>,
     notes: &'a Notes,
-    /// Tables with partitions that lost their rows, and the end of the log then: up to there it may tell why.
-    unsettled: Vec<(TableName, Verdict, u64)>,
+    durable: watch::Receiver<Position>,
+    /// What was found beside the log, and where the log ended then: up to there it is read first, since it may tell more.
+    pending: Vec<(u64, TableName, Pending)>,
+    /// An event trigger tells DDL.
+    told: bool,
     /// Partitions come under their own names, and a root is captured.
     by_leaves: bool,
     /// Partitions and the captured root of each; `None` for other tables that were asked about.
     roots: HashMap<TableName, Option<TableName>>,
 }
 
-/// A captured table, or a partition of one, as its last Relation message describes it.
-struct Announced {
-    /// The captured table.
-    name: TableName,
-    /// As the message names it.
-    relation: TableName,
-    message: Bytes,
-    /// Made with the first row that is not skipped: a table loaded later may have looked different here.
-    plan: Option<Plan>,
+/// A captured table at the place where the stream stands.
+struct Followed {
+    schema: Arc<TableSchema>,
+    /// Transactions in here are in the lake already.
+    position: Position,
+    ignored: BTreeSet<String>,
+    /// Its columns by number; `None` where they are not known for certain.
+    attributes: Option<Attributes>,
+    /// The publication lists its columns: new ones are not sent.
+    listed: bool,
+    /// The commit of its last schema change.
+    changed_at: u64,
+    /// The catalog was looked at, and all was in order.
+    found_fine: bool,
+    /// Since then a change was told that rewrites rows.
+    rewrote: bool,
 }
 
 impl Follower<'_> {
-    /// Stops the tables whose changes are not in the stream.
-    async fn stop_unpublished(&mut self, described: &[CatalogTable]) -> Result<(), Error> {
-        let published =
-            |name: &TableName| described.iter().any(|table| &table.name() == name && table.published.is_some());
-        let unpublished: Vec<TableName> = self.tables.keys().filter(|name| !published(name)).cloned().collect();
-        for name in unpublished {
-            let finding = format!("it is not in publication `{}`", self.config.publication);
-            self.stop_table_with(&name, finding, RELOAD).await?;
-        }
+    /// Begins to follow a table from where the lake has it.
+    fn take_up(&mut self, name: TableName, start: TableStart, description: Option<&Description>) -> Result<(), Error> {
+        let at = lsn(&start.position)?;
+        let contract = self.contract(&name);
+        let left_out = |name: &String| contract.exclude.contains(name) || start.ignored.contains(name);
+        let attributes = self.notes.in_force(&name, at, &start.schema).or_else(|| {
+            let now = &description?.attributes;
+            let all = now.sent().all(|own| start.schema.column_index(&own.name).is_some() || left_out(&own.name));
+            // The catalog may be ahead; where it looks the same, it is taken to be the same.
+            (all && now.fit(&start.schema)).then(|| now.clone())
+        });
+        let listed = description.is_some_and(|description| description.listed);
+        let TableStart { schema, position, ignored, .. } = start;
+        let (changed_at, found_fine, rewrote) = (0, false, false);
+        let followed = Followed { schema, position, ignored, attributes, listed, changed_at, found_fine, rewrote };
+        self.tables.insert(name, followed);
         Ok(())
     }
 
-    /// Acts on what was found beside the log.
-    async fn consider(&mut self, look: Look) -> Result<(), Error> {
-        for (name, verdict) in look.verdicts {
-            let waits = self.unsettled.iter().any(|(other, _, _)| *other == name);
-            if waits || self.stopped.contains(&name) || !self.tables.contains_key(&name) {
-                continue;
-            }
-            match verdict {
-                Verdict::Fine(notes) => self.notes.set(&name, notes),
-                Verdict::Changed(finding) => self.stop_table_with(&name, finding, RELOAD).await?,
-                emptied @ Verdict::Emptied { .. } => self.unsettled.push((name, emptied, look.log_end)),
-            }
-        }
-        self.settle().await
+    fn contract(&self, name: &TableName) -> Contract {
+        self.contracts.get(&self.config.name, &name.to_string()).cloned().unwrap_or_default()
     }
 
-    /// Decides what the log had to be read for first.
-    async fn settle(&mut self) -> Result<(), Error> {
-        let reached = lsn(self.collector.position())?;
-        let (due, waiting) = self.unsettled.drain(..).partition(|(_, _, log_end)| *log_end <= reached);
-        self.unsettled = waiting;
-        let due: Vec<(TableName, Verdict, u64)> = due;
-        for (name, verdict, _) in due {
-            if let Verdict::Emptied { notes, by, finding } = verdict {
-                if self.notes.was_truncated_by(&name, &by) {
-                    self.notes.set(&name, notes);
-                } else {
-                    self.stop_table_with(&name, finding, RELOAD).await?;
-                }
+    /// Stops the tables whose changes are not in the stream. What is gone, or is another table now, the log tells first.
+    async fn stop_unpublished(&mut self, look: &Look) -> Result<(), Error> {
+        for (name, table) in &look.described {
+            let followed = self.tables.get(name).and_then(|followed| followed.attributes.as_ref());
+            let another = followed.is_some_and(|followed| followed.oid != table.attributes.oid);
+            if !table.published && !another {
+                let finding = format!("it is not in publication `{}`", self.config.publication);
+                self.stop_table_with(name, finding, RELOAD).await?;
             }
         }
         Ok(())
@@ -223,12 +264,12 @@ impl Follower<'_> {
         let mut first_keepalive = true;
         let mut stopping: Option<Instant> = None;
         loop {
-            if self.open.is_none() && !self.unsettled.is_empty() {
+            if self.open.is_none() && !self.pending.is_empty() {
                 self.settle().await?;
             }
             if stop.is_cancelled() {
                 let since = *stopping.get_or_insert_with(Instant::now);
-                if self.unsettled.is_empty() || since.elapsed() >= SETTLE_MAX {
+                if !self.waits_to_settle() || since.elapsed() >= SETTLE_MAX {
                     return Ok(());
                 }
             }
@@ -268,8 +309,9 @@ impl Follower<'_> {
                 }
             };
             match event {
-                Some(WalEvent::Begin { commit_lsn, xid }) => {
+                Some(WalEvent::Begin { commit_lsn, xid, commit_time_micros }) => {
                     self.begin(commit_lsn, xid)?;
+                    self.committed_at = utc(commit_time_micros);
                     last_change = Instant::now();
                 }
                 Some(WalEvent::Change(message)) => {
@@ -294,7 +336,10 @@ impl Follower<'_> {
                     }
                     acknowledge(wal, &durable.borrow_and_update());
                 }
-                Some(WalEvent::Message) => {}
+                Some(WalEvent::Message { prefix, content }) if prefix == ddl::PREFIX => {
+                    self.told_ddl(&content).await?;
+                }
+                Some(WalEvent::Message { .. } | WalEvent::Other) => {}
                 None if pending => {
                     self.collector.idle().await?;
                     last_told = Instant::now();
@@ -329,10 +374,9 @@ impl Follower<'_> {
                 return Err(self.unreadable(format!("commit {} does not close {other:?}", Position::Lsn(commit_lsn))));
             }
         }
-        let committed_at = DateTime::<Utc>::from_timestamp_micros(
-            commit_time_micros.saturating_add(POSTGRES_EPOCH_SECONDS * 1_000_000),
-        );
-        self.collector.commit(&TransactionId::Lsn { commit: commit_lsn, end: end_lsn }, committed_at).await
+        self.ordinals.clear();
+        let transaction = TransactionId::Lsn { commit: commit_lsn, end: end_lsn };
+        self.collector.commit(&transaction, utc(commit_time_micros)).await
     }
 
     fn unreadable(&self, finding: impl Into<String>) -> Error {
@@ -403,60 +447,10 @@ impl Follower<'_> {
         Ok(())
     }
 
-    /// Takes note of how the rows of a relation are laid out from here on.
-    async fn announce(&mut self, relation: &Relation<'_>, message: &Bytes) -> Result<(), Error> {
-        let found = TableName::new(relation.namespace, relation.name);
-        let before = self.relations.get(&relation.id).and_then(Option::as_ref);
-        let renamed = before.filter(|before| before.relation != found).map(|before| before.name.clone());
-        if let Some(before) = renamed {
-            // Its rows would go unseen under the new name.
-            if !self.skips(&before) {
-                self.stop_table(&before, format!("it, or a partition of it, was renamed to {found}")).await?;
-            }
-        }
-        let name = if self.tables.contains_key(&found) || !self.by_leaves {
-            found.clone()
-        } else {
-            self.root_of(relation.id, &found).await?.unwrap_or_else(|| found.clone())
-        };
-        let captured = self.tables.contains_key(&name) && !self.stopped.contains(&name);
-        let announced = captured.then(|| Announced { name, relation: found, message: message.clone(), plan: None });
-        self.relations.insert(relation.id, announced);
-        Ok(())
-    }
-
-    /// The captured table that this one is a partition of.
-    async fn root_of(&mut self, id: u32, leaf: &TableName) -> Result<Option<TableName>, Error> {
-        if let Some(root) = self.roots.get(leaf) {
-            return Ok(root.clone());
-        }
-        let known = self.tables.keys().find(|name| self.notes.has_leaf(name, leaf)).cloned();
-        let root = match known {
-            Some(root) => Some(root),
-            // Made since: the catalog knows. One that is gone again already has left no rows behind.
-            None => {
-                let ancestors = match &mut self.catalog {
-                    Some(connection) => catalog::ancestors(connection, id).await.ok(),
-                    None => None,
-                };
-                let ancestors = match ancestors {
-                    Some(ancestors) => ancestors,
-                    None => {
-                        let connection = self.catalog.insert(connect(self.config).await?);
-                        catalog::ancestors(connection, id).await?
-                    }
-                };
-                ancestors.into_iter().find(|ancestor| self.tables.contains_key(ancestor))
-            }
-        };
-        self.roots.insert(leaf.clone(), root.clone());
-        Ok(root)
-    }
-
     /// Whether the table already holds the open transaction.
     fn skips(&self, name: &TableName) -> bool {
         match (self.tables.get(name), &self.open) {
-            (Some(start), Some(transaction)) => start.position.contains(transaction),
+            (Some(followed), Some(transaction)) => followed.position.contains(transaction),
             _ => false,
         }
     }
@@ -499,52 +493,6 @@ impl Follower<'_> {
         }
     }
 
-    /// Makes the decode plan of a relation, or stops its table.
-    async fn plan(&mut self, id: u32) -> Result<(), Error> {
-        let Some(Some(announced)) = self.relations.get(&id) else { return Ok(()) };
-        let (name, found) = (announced.name.clone(), announced.relation.clone());
-        let message = announced.message.clone();
-        let Ok(Message::Relation(relation)) = pgoutput::decode(&message) else {
-            return Err(self.unreadable("a relation that can't be read again"));
-        };
-        let Some(start) = self.tables.get(&name) else { return Ok(()) };
-        let schema = start.schema.clone();
-        let another = self.relations.iter().any(|(&other, announced)| {
-            other != id && announced.as_ref().is_some_and(|other| other.relation == found && other.plan.is_some())
-        });
-        if another {
-            return self.stop_table(&name, "it was dropped and created again, or another table took its name").await;
-        }
-        let wanted: Vec<(u32, i32)> = relation.columns.iter().map(|column| (column.type_oid, column.typmod)).collect();
-        let types = self.types(&wanted).await?;
-        let excluded = self
-            .contracts
-            .get(&self.config.name, &name.to_string())
-            .map(|contract| contract.exclude.as_slice())
-            .unwrap_or_default();
-        match Plan::for_relation(&relation, &types, &schema, excluded) {
-            Ok(plan) => {
-                if let Some(Some(announced)) = self.relations.get_mut(&id) {
-                    announced.plan = Some(plan);
-                }
-                Ok(())
-            }
-            Err(finding) => self.stop_table(&name, finding).await,
-        }
-    }
-
-    async fn types(&mut self, wanted: &[(u32, i32)]) -> Result<Vec<ResolvedType>, Error> {
-        // A session that was idle for long may be gone: one more try on a fresh one.
-        if let Some(connection) = &mut self.catalog {
-            match catalog::resolved(connection, wanted).await {
-                Ok(types) => return Ok(types),
-                Err(error) => warn!(%error, "the catalog session failed, opening another"),
-            }
-        }
-        let connection = self.catalog.insert(connect(self.config).await?);
-        catalog::resolved(connection, wanted).await
-    }
-
     async fn stop_table(&mut self, name: &TableName, finding: impl Into<String>) -> Result<(), Error> {
         self.stop_table_with(name, finding.into(), REMEDY).await
     }
@@ -556,15 +504,20 @@ impl Follower<'_> {
         };
         let error =
             Error::Table { table: name.to_string(), finding, position: position.to_string(), remedy: remedy.into() };
-        self.stopped.insert(name.clone());
         self.notes.forget(name);
-        self.unsettled.retain(|(waiting, _, _)| waiting != name);
+        self.let_go(name);
+        self.collector.stop_table(name, error).await
+    }
+
+    /// No row of the table is wanted any more.
+    fn let_go(&mut self, name: &TableName) {
+        self.stopped.insert(name.clone());
+        self.pending.retain(|(_, waiting, _)| waiting != name);
         for announced in self.relations.values_mut() {
             if announced.as_ref().is_some_and(|announced| &announced.name == name) {
                 *announced = None;
             }
         }
-        self.collector.stop_table(name, error).await
     }
 }
 
@@ -606,11 +559,18 @@ mod tests {
             collector: Collector::new(Position::Lsn(0), CollectorLimits::default(), out),
             relations: HashMap::new(),
             stopped: HashSet::new(),
+            gone: HashSet::new(),
+            appeared: HashSet::new(),
+            known: BTreeSet::new(),
             open: None,
             xid: 0,
+            committed_at: None,
+            ordinals: HashMap::new(),
             catalog: None,
             notes: &Notes::default(),
-            unsettled: Vec::new(),
+            durable: watch::channel(Position::Lsn(0)).1,
+            pending: Vec::new(),
+            told: false,
             by_leaves: false,
             roots: HashMap::new(),
         };

@@ -9,7 +9,7 @@
 //! the natural one, one that a contract asks for, or one from when the contract was another. So the lake's own schema
 //! always decides how rows are read.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::schema::{Column, LakeType, Policy};
 
@@ -26,6 +26,7 @@ pub mod oid {
     pub const TEXT: u32 = 25;
     pub const OID: u32 = 26;
     pub const JSON: u32 = 114;
+    pub const XML: u32 = 142;
     pub const FLOAT4: u32 = 700;
     pub const FLOAT8: u32 = 701;
     pub const MONEY: u32 = 790;
@@ -42,7 +43,7 @@ pub mod oid {
 }
 
 /// A type as the catalog describes it, domains looked through.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResolvedType {
     /// `format_type()` of what is declared.
     pub name: String,
@@ -53,10 +54,16 @@ pub struct ResolvedType {
     /// Declared dimensions, 0 where none are known: the log does not tell them.
     #[serde(default)]
     pub dimensions: i32,
+    /// `pg_type.typtype` of the base type: `e` for an enum.
+    #[serde(default)]
+    pub kind: char,
+    /// What stands between two values of it in an array.
+    #[serde(default)]
+    pub delimiter: char,
 }
 
 /// What an array holds, domains looked through.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Element {
     pub base_oid: u32,
     pub base_typmod: i32,
@@ -231,6 +238,62 @@ fn mapping(base_oid: u32, typmod: i32) -> Mapping {
     }
 }
 
+/// Whether `ALTER COLUMN … TYPE` without USING leaves every value what it is, as far as the lake can tell: what the lake has
+/// of it is cast, or stays. `as_text`: the lake holds the text form of both.
+pub fn carries(from: &ResolvedType, to: &ResolvedType, as_text: bool) -> bool {
+    match (from.element, to.element) {
+        (Some(held), Some(holds)) => {
+            let held = (held.base_oid, held.base_typmod, ' ');
+            scalar_carries(held, (holds.base_oid, holds.base_typmod), as_text)
+        }
+        (None, None) => {
+            scalar_carries((from.base_oid, from.base_typmod, from.kind), (to.base_oid, to.base_typmod), as_text)
+        }
+        _ => false,
+    }
+}
+
+fn scalar_carries((from, typmod, kind): (u32, i32, char), (to, new_typmod): (u32, i32), as_text: bool) -> bool {
+    use oid::{
+        FLOAT4, FLOAT8, INT2, INT4, INT8, JSON, JSONB, NAME, NUMERIC, OID, TEXT, TIME, TIMESTAMP, TIMESTAMPTZ, UUID,
+        VARCHAR, XML,
+    };
+    if from == to && typmod == new_typmod {
+        return true;
+    }
+    // Precision of fractions of seconds, or a length: none is the most.
+    let grows = new_typmod < 0 || (typmod >= 0 && new_typmod >= typmod);
+    match (from, to) {
+        (INT2, INT4 | INT8) | (INT4 | OID, INT8) => true,
+        (FLOAT4, FLOAT8) | (INT2 | INT4, FLOAT8) | (INT2, FLOAT4) => !as_text,
+        // A whole number's text has no point only where no scale is declared.
+        (INT2 | INT4 | INT8, NUMERIC) => !as_text || new_typmod < 0,
+        (NUMERIC, NUMERIC) => match (digits(typmod), digits(new_typmod)) {
+            (_, None) => true,
+            (Some((whole, scale)), Some((wider, finer))) => {
+                wider >= whole && if as_text { finer == scale } else { finer >= scale }
+            }
+            (None, Some(_)) => false,
+        },
+        (VARCHAR | TEXT, VARCHAR | TEXT) => grows,
+        // Through the text form that the lake has already.
+        (NAME | JSON | JSONB | UUID | XML, TEXT | VARCHAR) => new_typmod < 0,
+        (_, TEXT | VARCHAR) if kind == 'e' => new_typmod < 0,
+        (TIME, TIME) | (TIMESTAMP, TIMESTAMP) | (TIMESTAMPTZ, TIMESTAMPTZ) => grows,
+        _ => false,
+    }
+}
+
+/// Digits before and behind the point of a `numeric(p,s)`, the latter negative for hundreds.
+fn digits(typmod: i32) -> Option<(i32, i32)> {
+    if typmod < 4 {
+        return None;
+    }
+    let packed = typmod - 4;
+    let scale = ((packed & 0x7ff) ^ 1024) - 1024;
+    Some((((packed >> 16) & 0xffff) - scale, scale))
+}
+
 /// Precision and scale of the decimal that holds every value of a `numeric(p,s)`; `None` where there is no such
 /// decimal of 38 digits (P-2, P-3). The modifier holds `((p << 16) | (s & 0x7ff)) + 4`, the scale as an 11-bit two's
 /// complement number (`numeric_typmod_scale` in numeric.c): `numeric(5,-2)` counts hundreds and has seven digits.
@@ -304,6 +367,43 @@ mod tests {
         assert_eq!(lake(&array_of(oid::INT4, -1, 2)), "string");
         // What was declared with two dimensions is text in the lake, and the log does not tell the dimensions.
         assert_eq!(decode_for(&array_of(oid::INT4, -1, 0), LakeType::String), Some(Decode::Text));
+    }
+
+    /// What ALTER COLUMN TYPE does by itself; D-5.
+    #[test]
+    fn only_types_that_keep_every_value_carry_over() {
+        let shape = |found: u32, typmod: i32| plain(found, typmod);
+        let label = ResolvedType { kind: 'e', ..plain(99_999, -1) };
+        let numeric = |precision, scale| shape(oid::NUMERIC, typmod(precision, scale));
+        for (from, to) in [
+            (shape(oid::INT4, -1), shape(oid::INT8, -1)),
+            (shape(oid::VARCHAR, 14), shape(oid::VARCHAR, 24)),
+            (shape(oid::VARCHAR, 14), shape(oid::TEXT, -1)),
+            (numeric(10, 2), numeric(12, 2)),
+            (numeric(10, 2), numeric(12, 4)),
+            (shape(oid::TIMESTAMP, 3), shape(oid::TIMESTAMP, -1)),
+            (shape(oid::JSONB, -1), shape(oid::TEXT, -1)),
+            (label.clone(), shape(oid::TEXT, -1)),
+            (array_of(oid::INT2, -1, 1), array_of(oid::INT4, -1, 1)),
+        ] {
+            assert!(carries(&from, &to, false), "{from:?} to {to:?}");
+        }
+        for (from, to) in [
+            (shape(oid::INT8, -1), shape(oid::INT4, -1)),
+            (shape(oid::INT4, -1), shape(oid::OID, -1)),
+            (shape(oid::TIMESTAMP, -1), shape(oid::TIMESTAMP, 3)),
+            (shape(oid::BPCHAR, 9), shape(oid::BPCHAR, 14)),
+            (shape(oid::JSON, -1), shape(oid::JSONB, -1)),
+            (shape(oid::TEXT, -1), shape(oid::UUID, -1)),
+            (shape(oid::VARCHAR, 24), shape(oid::VARCHAR, 14)),
+            (numeric(10, 2), numeric(10, 4)),
+            (numeric(5, -2), numeric(5, -1)),
+            (shape(oid::INT4, -1), array_of(oid::INT4, -1, 1)),
+        ] {
+            assert!(!carries(&from, &to, false), "{from:?} to {to:?}");
+        }
+        // 1 is not 1.00 as text.
+        assert!(!carries(&numeric(40, 2), &numeric(42, 4), true) && carries(&numeric(40, 2), &numeric(42, 2), true));
     }
 
     #[test]

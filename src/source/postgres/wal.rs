@@ -12,12 +12,12 @@ use crate::source::{Error, Position};
 #[derive(Debug)]
 pub enum WalEvent {
     /// Everything committed before `wal_end` has been sent.
-    KeepAlive {
-        wal_end: u64,
-    },
+    KeepAlive { wal_end: u64 },
     Begin {
         commit_lsn: u64,
         xid: u32,
+        /// Since 2000-01-01, UTC.
+        commit_time_micros: i64,
     },
     Commit {
         commit_lsn: u64,
@@ -27,8 +27,10 @@ pub enum WalEvent {
     },
     /// A pgoutput message of another kind.
     Change(Bytes),
-    /// From `pg_logical_emit_message`, not used.
-    Message,
+    /// From `pg_logical_emit_message`, as part of the transaction that wrote it.
+    Message { prefix: String, content: Bytes },
+    /// Of no interest.
+    Other,
 }
 
 /// An open stream.
@@ -55,12 +57,17 @@ impl Wal {
         match self.client.recv().await {
             Ok(Some(event)) => Ok(match event {
                 ReplicationEvent::KeepAlive { wal_end, .. } => WalEvent::KeepAlive { wal_end: wal_end.into() },
-                ReplicationEvent::Begin { final_lsn, xid, .. } => WalEvent::Begin { commit_lsn: final_lsn.into(), xid },
+                ReplicationEvent::Begin { final_lsn, xid, commit_time_micros } => {
+                    WalEvent::Begin { commit_lsn: final_lsn.into(), xid, commit_time_micros }
+                }
                 ReplicationEvent::Commit { lsn, end_lsn, commit_time_micros } => {
                     WalEvent::Commit { commit_lsn: lsn.into(), end_lsn: end_lsn.into(), commit_time_micros }
                 }
                 ReplicationEvent::XLogData { data, .. } => WalEvent::Change(data),
-                ReplicationEvent::Message { .. } => WalEvent::Message,
+                ReplicationEvent::Message { transactional: true, prefix, content, .. } => {
+                    WalEvent::Message { prefix, content }
+                }
+                ReplicationEvent::Message { .. } => WalEvent::Other,
                 ReplicationEvent::StoppedAt { .. } => {
                     return Err(disconnected(position, "the stream ended by itself"));
                 }

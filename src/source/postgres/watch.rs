@@ -14,23 +14,29 @@
 //!   was in it before was then deleted, and the log has everything since.
 //! * A partition with another file was truncated, or rewritten (VACUUM FULL, CLUSTER). A rewritten one still has rows that
 //!   are older than the notes. One that has none was truncated, unless it was empty or all new: then it can't be told,
-//!   and the message says so. TRUNCATE of the root changes the files of all partitions and is in the log: the
+//!   and the message says so. An ALTER TABLE that rewrites makes every row new: it is one if the transaction that wrote the
+//!   partition's catalog row changed the root's columns too, and a change was told that rewrites; this is believed only of a
+//!   table that was in order at the last look. TRUNCATE of the root changes the files of all partitions and is in the log: the
 //!   transaction that wrote a partition's catalog row tells whose it was, once the stream has come that far.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use sqlx::AssertSqlSafe;
+use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 use tokio::sync::mpsc;
 use tokio::time::{Duration, sleep};
 use tracing::warn;
 
-use super::catalog::parse;
+use super::attributes::{Attributes, Description};
+use super::catalog::{self, parse};
 use super::connection::{connect, parse_lsn, query_error, quote_identifier};
-use crate::config::SourceConfig;
-use crate::schema::TableName;
+use super::newcomers::Newcomers;
+use super::publication;
+use crate::config::{Contracts, SourceConfig};
+use crate::schema::{TableName, TableSchema};
 use crate::source::Error;
 
 const EVERY: Duration = Duration::from_secs(3);
@@ -58,6 +64,19 @@ pub struct TableNotes {
     /// Transactions that truncated the root, as the log told.
     #[serde(default)]
     truncated_by: Vec<u32>,
+    /// The publication's list of columns, by number; empty for none. `None`: not noted yet.
+    #[serde(default)]
+    list: Option<String>,
+    /// Its columns by number, in the order of the log.
+    #[serde(default)]
+    versions: Vec<Version>,
+}
+
+/// The columns that a table has from a place of the log on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Version {
+    from: u64,
+    attributes: Attributes,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +96,11 @@ struct Seen {
     enums: BTreeMap<u32, String>,
     leaves: Vec<SeenLeaf>,
     before: u64,
+    list: String,
+    /// The transactions that last changed its columns.
+    altered_by: Vec<u32>,
+    /// Differs when anything of the table's columns, key or files differs.
+    print: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -122,6 +146,22 @@ const SEEN: &str = "
             FROM pg_partition_tree(c.oid) tree JOIN pg_class leaf ON leaf.oid = tree.relid
             JOIN pg_namespace ln ON ln.oid = leaf.relnamespace JOIN pg_inherits i ON i.inhrelid = leaf.oid
             WHERE c.relkind = 'p' AND tree.isleaf), '[]'),
+        'list', coalesce((
+            SELECT string_agg(r.prattrs::text, '; ' ORDER BY r.prrelid)
+            FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
+            WHERE p.pubname = $3 AND r.prrelid = c.oid AND r.prattrs IS NOT NULL), ''),
+        'altered_by', coalesce((
+            SELECT json_agg(DISTINCT a.xmin::text::int8) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0),
+            '[]'),
+        'print', md5(concat_ws('|', c.oid, c.relnatts, c.relreplident, c.relfilenode,
+            (SELECT string_agg(f.relfilenode::text, ',' ORDER BY f.oid)
+                FROM pg_partition_tree(c.oid) tree JOIN pg_class f ON f.oid = tree.relid WHERE c.relkind = 'p'),
+            (SELECT string_agg(concat_ws(',', a.attnum, a.attname, a.atttypid, a.atttypmod, a.attisdropped,
+                    a.atthasmissing, a.attgenerated, format_type(a.atttypid, a.atttypmod)), ';' ORDER BY a.attnum)
+                FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0),
+            (SELECT string_agg(concat_ws(',', i.indexrelid, i.indkey::text, i.indisprimary, i.indisreplident,
+                    i.indisvalid), ';' ORDER BY i.indexrelid)
+                FROM pg_index i WHERE i.indrelid = c.oid AND (i.indisprimary OR i.indisreplident)))),
         'before', pg_snapshot_xmin(pg_current_snapshot())::text::int8
     )::text
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -135,14 +175,29 @@ pub enum Verdict {
     Fine(TableNotes),
     /// In words what is not.
     Changed(String),
-    /// Partitions lost their rows. In order only if the root was truncated by all of these transactions.
-    Emptied { notes: TableNotes, by: Vec<u32>, finding: String },
+    /// Partitions lost their rows. In order only if the root was truncated by all of these transactions, or if each rewrote the
+    /// partition as it altered the root's columns (`altered`).
+    Emptied { notes: TableNotes, by: Vec<u32>, altered: bool, finding: String },
 }
 
-/// All verdicts of one moment.
+/// What was found at one moment.
 #[derive(Debug)]
 pub struct Look {
     pub verdicts: Vec<(TableName, Verdict)>,
+    /// Tables that look otherwise than at the look before the last one; all at the first two. So what is passed over because
+    /// the log told of the table just then is described once more.
+    pub described: Vec<(TableName, Description)>,
+    /// The log's end when they looked like this: whatever they show is in the log before it.
+    pub described_at: u64,
+    /// A change that the log has at or after this may not show yet: a transaction is in the log before it can be seen, for as
+    /// long as it waits for standbys.
+    pub shows_before: u64,
+    /// Tables that are gone, and what they are called now if they were renamed.
+    pub gone: Vec<(TableName, Option<TableName>)>,
+    /// Tables that came and can be followed.
+    pub appeared: Vec<TableName>,
+    /// An event trigger tells DDL.
+    pub told: bool,
     /// Everything the verdicts are about is in the log before this.
     pub log_end: u64,
 }
@@ -175,8 +230,46 @@ impl Notes {
 
     pub fn set(&self, name: &TableName, notes: TableNotes) {
         let mut all = self.lock();
-        let truncated_by = all.get(&name.to_string()).map(|before| before.truncated_by.clone()).unwrap_or_default();
-        all.insert(name.to_string(), TableNotes { truncated_by, ..notes });
+        let (truncated_by, versions) = match all.get_mut(&name.to_string()) {
+            Some(before) => (std::mem::take(&mut before.truncated_by), std::mem::take(&mut before.versions)),
+            None => (Vec::new(), Vec::new()),
+        };
+        all.insert(name.to_string(), TableNotes { truncated_by, versions, ..notes });
+    }
+
+    /// The table has these columns from this place of the log on. Versions that no start from `durable` on needs are
+    /// forgotten.
+    pub fn record(&self, name: &TableName, from: u64, attributes: &Attributes, durable: u64) {
+        let mut all = self.lock();
+        // Without notes it is not watched either.
+        let Some(notes) = all.get_mut(&name.to_string()) else { return };
+        let columns_alike = |version: &Version| {
+            let Attributes { oid, width, identity, key, files: _, columns } = &version.attributes;
+            (oid, width, identity, key, columns)
+                == (&attributes.oid, &attributes.width, &attributes.identity, &attributes.key, &attributes.columns)
+        };
+        match notes.versions.last_mut() {
+            Some(last) if columns_alike(last) => last.attributes.files.clone_from(&attributes.files),
+            _ => {
+                notes.versions.retain(|version| version.from < from);
+                notes.versions.push(Version { from, attributes: attributes.clone() });
+            }
+        }
+        let needed = notes.versions.iter().rposition(|version| version.from <= durable).unwrap_or_default();
+        notes.versions.drain(..needed);
+    }
+
+    /// The columns it had at this place, if they are those of the schema that the lake has.
+    pub fn in_force(&self, name: &TableName, at: u64, schema: &TableSchema) -> Option<Attributes> {
+        let all = self.lock();
+        let versions = &all.get(&name.to_string())?.versions;
+        let version = versions.iter().rev().find(|version| version.from <= at)?;
+        version.attributes.fit(schema).then(|| version.attributes.clone())
+    }
+
+    /// The oid that it had last.
+    fn oid(&self, name: &TableName) -> Option<u32> {
+        self.lock().get(&name.to_string())?.versions.last().map(|version| version.attributes.oid)
     }
 
     pub fn forget(&self, name: &TableName) {
@@ -225,6 +318,8 @@ impl Seen {
             leaves: self.leaves.iter().map(|leaf| (leaf.oid, note(leaf))).collect(),
             before: self.before,
             truncated_by: Vec::new(),
+            list: Some(self.list.clone()),
+            versions: Vec::new(),
         }
     }
 }
@@ -236,10 +331,48 @@ pub async fn observe(
     notes: &Notes,
     tables: &[TableName],
 ) -> Result<(), Error> {
-    for seen in see(connection, config, tables).await? {
-        notes.lock().insert(TableName::new(&seen.schema, &seen.table).to_string(), seen.notes());
+    let seen = see(connection, config, tables).await?;
+    let (described, _) = describe(connection, config, tables).await?;
+    for seen in seen {
+        let name = TableName::new(&seen.schema, &seen.table);
+        let versions = described.iter().filter(|description| description.name == name);
+        let versions = versions.map(|description| Version { from: 0, attributes: description.attributes.clone() });
+        let fresh = TableNotes { versions: versions.collect(), ..seen.notes() };
+        notes.lock().insert(name.to_string(), fresh);
     }
     Ok(())
+}
+
+/// Tables as the catalog has them now, with what of them the publication sends.
+/// Tables as they all look at one moment, and where the log ended then.
+async fn describe(
+    connection: &mut PgConnection,
+    config: &SourceConfig,
+    tables: &[TableName],
+) -> Result<(Vec<Description>, u64), Error> {
+    let transaction = |error| query_error("reading the catalog as of one moment", &error);
+    // Columns and the publication's lists of them must be of the same moment.
+    let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+    let mut moment = connection.begin_with(begin).await.map_err(transaction)?;
+    let at = log_end(&mut moment).await?;
+    let mut described = Vec::new();
+    if !tables.is_empty() {
+        described = catalog::described(&mut moment, tables).await?;
+        if let Some(publication) = publication::find(&mut moment, &config.publication).await? {
+            publication.mark(&mut described);
+        }
+    }
+    moment.commit().await.map_err(transaction)?;
+    Ok((described.iter().map(Description::from).collect(), at))
+}
+
+async fn log_end(connection: &mut PgConnection) -> Result<u64, Error> {
+    let statement = "SELECT pg_current_wal_insert_lsn()::text";
+    let end: String = sqlx::query_scalar(statement)
+        .fetch_one(connection)
+        .await
+        .map_err(|error| query_error("reading the log's end", &error))?;
+    parse_lsn(&end).ok_or_else(|| Error::Query { statement: statement.into(), cause: format!("`{end}` is not an LSN") })
 }
 
 async fn see(connection: &mut PgConnection, config: &SourceConfig, tables: &[TableName]) -> Result<Vec<Seen>, Error> {
@@ -255,30 +388,113 @@ async fn see(connection: &mut PgConnection, config: &SourceConfig, tables: &[Tab
     rows.iter().map(|row| parse("partitions, enums and row filters", row)).collect()
 }
 
-/// Compares the tables with their notes; one without notes is taken as it is.
-pub async fn look(
-    connection: &mut PgConnection,
-    config: &SourceConfig,
-    notes: &Notes,
-    tables: &[TableName],
-) -> Result<Look, Error> {
-    let mut verdicts = Vec::new();
-    for seen in see(connection, config, tables).await? {
-        let name = TableName::new(&seen.schema, &seen.table);
-        let verdict = match notes.of(&name) {
-            Some(known) => compare(connection, config, &known, &seen).await?,
-            None => Verdict::Fine(seen.notes()),
-        };
-        verdicts.push((name, verdict));
+/// Looks at the tables of a stream again and again.
+#[derive(Debug)]
+pub struct Watch {
+    pub config: SourceConfig,
+    pub contracts: Contracts,
+    pub notes: Notes,
+    pub tables: Vec<TableName>,
+    pub newcomers: Newcomers,
+    /// Of the tables as they were described at two looks.
+    pub prints: HashMap<TableName, String>,
+    /// As they were described at the last look only.
+    pub fresh: HashMap<TableName, String>,
+    /// Where the log ended at the last look.
+    pub last: u64,
+}
+
+const TOLD: &str = "
+    SELECT EXISTS (
+        SELECT FROM pg_event_trigger e
+        JOIN pg_proc f ON f.oid = e.evtfoid JOIN pg_namespace n ON n.oid = f.pronamespace
+        WHERE n.nspname = 'lakeward' AND f.proname = 'tell_ddl' AND e.evtevent = 'ddl_command_end'
+            AND e.evtenabled IN ('O', 'A'))";
+
+/// Whether an event trigger tells the log about DDL.
+pub async fn is_told(connection: &mut PgConnection) -> Result<bool, Error> {
+    sqlx::query_scalar(TOLD).fetch_one(connection).await.map_err(|error| query_error("reading event triggers", &error))
+}
+
+impl Watch {
+    /// Compares the tables with their notes; one without notes is taken as it is.
+    pub async fn look(&mut self, connection: &mut PgConnection) -> Result<Look, Error> {
+        let seen = see(connection, &self.config, &self.tables).await?;
+        let mut verdicts = Vec::new();
+        let mut changed = Vec::new();
+        for seen in &seen {
+            let name = TableName::new(&seen.schema, &seen.table);
+            let verdict = match self.notes.of(&name) {
+                Some(known) => compare(connection, &self.config, &known, seen).await?,
+                None => Verdict::Fine(seen.notes()),
+            };
+            if self.prints.get(&name) != Some(&seen.print) {
+                changed.push((name.clone(), seen.print.clone()));
+            }
+            verdicts.push((name, verdict));
+        }
+        let names: Vec<TableName> = changed.iter().map(|(name, _)| name.clone()).collect();
+        let (described, described_at) = describe(connection, &self.config, &names).await?;
+        let mut gone = Vec::new();
+        for name in &self.tables {
+            if seen.iter().any(|seen| (&seen.schema, &seen.table) == (&name.schema, &name.table)) {
+                continue;
+            }
+            let now = match self.notes.oid(name) {
+                Some(oid) => catalog::described_by_oid(connection, oid).await?.map(|table| table.name()),
+                None => None,
+            };
+            self.prints.remove(name);
+            gone.push((name.clone(), now));
+        }
+        let appeared = self.newcomers.look(connection, &self.config, &self.contracts).await?;
+        let told = is_told(connection).await?;
+        let log_end = log_end(connection).await?;
+        for (name, print) in changed {
+            if self.fresh.remove(&name).as_ref() == Some(&print) {
+                self.prints.insert(name, print);
+            } else {
+                self.fresh.insert(name, print);
+            }
+        }
+        let shows_before = std::mem::replace(&mut self.last, described_at);
+        let described = described.into_iter().map(|description| (description.name.clone(), description)).collect();
+        Ok(Look { verdicts, described, described_at, shows_before, gone, appeared, told, log_end })
     }
-    let statement = "SELECT pg_current_wal_insert_lsn()::text";
-    let end: String = sqlx::query_scalar(statement)
-        .fetch_one(connection)
-        .await
-        .map_err(|error| query_error("reading the log's end", &error))?;
-    let log_end = parse_lsn(&end)
-        .ok_or_else(|| Error::Query { statement: statement.into(), cause: format!("`{end}` is not an LSN") })?;
-    Ok(Look { verdicts, log_end })
+
+    /// Looks every few seconds until nobody wants to know any more.
+    pub async fn keep_looking(mut self, out: mpsc::Sender<Look>) {
+        let mut session: Option<PgConnection> = None;
+        while !out.is_closed() {
+            sleep(EVERY).await;
+            let looked = async {
+                let connection = match &mut session {
+                    Some(connection) => connection,
+                    None => {
+                        let mut fresh = connect(&self.config).await?;
+                        // Whoever truncates or rewrites holds the strongest lock, and may for long.
+                        sqlx::query("SET lock_timeout = '2s'")
+                            .execute(&mut fresh)
+                            .await
+                            .map_err(|error| query_error("SET lock_timeout", &error))?;
+                        session.insert(fresh)
+                    }
+                };
+                self.look(connection).await
+            };
+            match looked.await {
+                Ok(look) => {
+                    if out.send(look).await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    warn!(source = self.config.name, %error, "could not look for what the log does not tell; trying again");
+                    session = None;
+                }
+            }
+        }
+    }
 }
 
 async fn compare(
@@ -338,6 +554,7 @@ async fn compare(
     Ok(Verdict::Emptied {
         notes: seen.notes(),
         by: emptied.iter().map(|leaf| leaf.changed_by).collect(),
+        altered: emptied.iter().all(|leaf| seen.altered_by.contains(&leaf.changed_by)),
         finding: format!(
             "its partition {} was truncated, or rewritten (VACUUM FULL, CLUSTER) while it held no older row; which of both \
              can't be told, and the log does not tell which rows are gone",
@@ -357,6 +574,13 @@ fn settings_changed(known: &TableNotes, seen: &Seen, publication: &str) -> Optio
             "its row filter in publication `{publication}` changed from {} to {}: rows from before went by the old one",
             filter(&known.filter),
             filter(&seen.filter)
+        ));
+    }
+    if let Some(list) = &known.list
+        && *list != seen.list
+    {
+        return Some(format!(
+            "its list of columns in publication `{publication}` was changed: rows from before went by the old one"
         ));
     }
     known.enums.iter().find_map(|(oid, label)| {
@@ -389,40 +613,6 @@ async fn holds(
     }
 }
 
-/// Looks every few seconds until nobody wants to know any more.
-pub async fn keep_looking(config: SourceConfig, notes: Notes, tables: Vec<TableName>, out: mpsc::Sender<Look>) {
-    let mut session: Option<PgConnection> = None;
-    while !out.is_closed() {
-        sleep(EVERY).await;
-        let looked = async {
-            let connection = match &mut session {
-                Some(connection) => connection,
-                None => {
-                    let mut fresh = connect(&config).await?;
-                    // Whoever truncates or rewrites holds the strongest lock, and may for long.
-                    sqlx::query("SET lock_timeout = '2s'")
-                        .execute(&mut fresh)
-                        .await
-                        .map_err(|error| query_error("SET lock_timeout", &error))?;
-                    session.insert(fresh)
-                }
-            };
-            look(connection, &config, &notes, &tables).await
-        };
-        match looked.await {
-            Ok(look) => {
-                if out.send(look).await.is_err() {
-                    return;
-                }
-            }
-            Err(error) => {
-                warn!(source = config.name, %error, "could not look for what the log does not tell; trying again");
-                session = None;
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -433,7 +623,7 @@ mod tests {
 
     const PLAIN: &str = r#"{"schema":"shop","table":"t","member":true,"filter":null,"enums":{"7":"ok"},
         "leaves":[{"oid":9,"schema":"shop","table":"t_1","file":11,"changed_by":5,"born":true,"attached_by":5,
-        "attached_at":2}],"before":100}"#;
+        "attached_at":2}],"before":100,"list":"","altered_by":[5],"print":"p"}"#;
 
     #[test]
     fn notes_survive_the_ledger_and_keep_their_truncations() {
@@ -469,5 +659,8 @@ mod tests {
         let filtered = changed(PLAIN.replace("\"filter\":null", "\"filter\":\"(a > 1)\"")).expect("told");
         assert!(filtered.contains("from none to (a > 1)"), "{filtered}");
         assert!(changed(PLAIN.replace("\"member\":true", "\"member\":false")).is_some());
+        assert!(changed(PLAIN.replace("\"list\":\"\"", "\"list\":\"1 2\"")).is_some());
+        // Notes of before this was noted.
+        assert_eq!(settings_changed(&TableNotes { list: None, ..known.clone() }, &seen(PLAIN), "p"), None);
     }
 }

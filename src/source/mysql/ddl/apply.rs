@@ -1,9 +1,11 @@
 //! A statement's changes applied to a layout, in the server's order; and what they mean for the lake.
 
-use crate::schema::{Layout, LayoutColumn, PRIMARY, Period, UniqueKey};
+use std::collections::BTreeMap;
+
+use crate::schema::{LakeType, Layout, LayoutColumn, PRIMARY, Period, UniqueKey};
 
 use super::super::charset::{character_bytes_max, same_charset};
-use super::super::column_definition::{self, Place, Target};
+use super::super::column_definition::{self, Definition, Place, Target, same_type};
 use super::super::declared::Declared;
 use super::super::flavor::Vendor;
 use super::{Spec, Unclear};
@@ -12,14 +14,31 @@ use super::{Spec, Unclear};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Applied {
     pub layout: Layout,
-    /// Why values of existing rows may have changed beyond what the layouts show.
-    pub recomputed: Option<String>,
+    /// What columns were called, and are called now.
+    pub renamed: Vec<(String, String)>,
+    /// Columns that are gone, though one of the same name may be there again.
+    pub dropped: Vec<String>,
+    /// Columns that are new, as they were defined.
+    pub added: Vec<Definition>,
+    /// Columns, as they are called now, whose values may have changed beyond what the layouts show, and why.
+    pub recomputed: BTreeMap<String, String>,
+}
+
+/// What a statement's session makes of values that don't fit.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Session {
+    /// The statement would have failed rather than lose values.
+    pub strict: bool,
+    /// CHAR is read with all its blanks.
+    pub pads_char: bool,
 }
 
 /// The layout after these changes.
 pub fn apply(old: &Layout, specs: &[Spec], vendor: Vendor) -> Result<Applied, Unclear> {
     let mut layout = old.clone();
-    let mut recomputed = None;
+    let mut recomputed = BTreeMap::new();
+    let mut dropped = Vec::new();
+    let mut added = Vec::new();
     for spec in specs {
         if let Spec::TableDefault(target) | Spec::ConvertTo(target) = spec {
             target.charset.clone_into(&mut layout.charset);
@@ -45,6 +64,7 @@ pub fn apply(old: &Layout, specs: &[Spec], vendor: Vendor) -> Result<Applied, Un
                     if layout.uniques.iter().any(|unique| unique.columns.iter().any(same)) {
                         return Err(Unclear);
                     }
+                    dropped.push(gone.name);
                 }
                 None if *if_exists => {}
                 None => return Err(Unclear),
@@ -67,12 +87,15 @@ pub fn apply(old: &Layout, specs: &[Spec], vendor: Vendor) -> Result<Applied, Un
             match spec {
                 Spec::Change { old: name, definition, .. } if names(name) => {
                     changed += 1;
+                    let mut new = definition.column(&layout)?;
                     if column.generated || definition.generated {
-                        recomputed.get_or_insert(format!("column `{}` is generated anew", column.name));
+                        recomputed.insert(new.name.clone(), "it is generated anew".to_owned());
+                    } else if new.auto_increment && !column.auto_increment {
+                        recomputed.insert(new.name.clone(), "it counts by itself now".to_owned());
                     }
-                    let new = definition.column(&layout)?;
-                    if new.auto_increment && !column.auto_increment {
-                        recomputed.get_or_insert(format!("column `{}` counts by itself now", column.name));
+                    if same_type(&column.declaration, &new.declaration) {
+                        // In the catalog's words, which may show a width that means nothing.
+                        new.declaration.clone_from(&column.declaration);
                     }
                     if new.name != column.name {
                         renames.push((column.name.clone(), new.name.clone()));
@@ -118,12 +141,10 @@ pub fn apply(old: &Layout, specs: &[Spec], vendor: Vendor) -> Result<Applied, Un
                 }
             }
             Spec::Add { definition, if_not_exists } => {
-                if layout.index(&definition.name).is_some() {
-                    if *if_not_exists {
-                        continue;
-                    }
-                    return Err(Unclear);
+                if *if_not_exists && layout.index(&definition.name).is_some() {
+                    continue;
                 }
+                added.push(definition.clone());
                 in_order.push((definition.column(&layout)?, definition.place.clone()));
             }
             _ => {}
@@ -142,6 +163,11 @@ pub fn apply(old: &Layout, specs: &[Spec], vendor: Vendor) -> Result<Applied, Un
                 columns.insert(at + 1, column);
             }
         }
+    }
+    let mut names: Vec<String> = columns.iter().map(|column| column.name.to_lowercase()).collect();
+    names.sort_unstable();
+    if names.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(Unclear);
     }
     layout.columns = columns;
     for unique in &mut layout.uniques {
@@ -183,13 +209,6 @@ pub fn apply(old: &Layout, specs: &[Spec], vendor: Vendor) -> Result<Applied, Un
                 if layout.uniques.iter().any(|unique| unique.name.to_lowercase() == name.to_lowercase()) {
                     return Err(Unclear);
                 }
-                if name == PRIMARY {
-                    for column in &mut layout.columns {
-                        if known.contains(&column.name) {
-                            column.nullable = false;
-                        }
-                    }
-                }
                 layout.uniques.push(UniqueKey { name, columns: known, partial: *partial, hashed: *hashed });
             }
             Spec::RenameUnique { old, new } => {
@@ -202,7 +221,14 @@ pub fn apply(old: &Layout, specs: &[Spec], vendor: Vendor) -> Result<Applied, Un
             _ => {}
         }
     }
-    Ok(Applied { layout, recomputed })
+    // A primary key takes no NULL, whatever its columns' definitions say.
+    let primary = layout.uniques.iter().find(|unique| unique.name == PRIMARY).map(|unique| unique.columns.clone());
+    for name in primary.unwrap_or_default() {
+        if let Some(at) = layout.index(&name) {
+            layout.columns[at].nullable = false;
+        }
+    }
+    Ok(Applied { layout, renamed: renames, dropped, added, recomputed })
 }
 
 /// `CONVERT TO CHARACTER SET`: every text column; texts keep room for as many characters as before.
@@ -232,44 +258,38 @@ fn convert(column: &mut LayoutColumn, target: &Target) -> Result<(), Unclear> {
     Ok(())
 }
 
-/// What a statement did to the table that the lake would have to follow.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Only how rows lie in the log.
-    None,
-    /// The lake's columns or its key; how, in words.
-    Columns(String),
-    /// Values of existing rows, which the log does not tell; how, in words.
-    Values(String),
-}
-
-/// Compares two layouts. `strict`: the statement would have failed rather than lose values. `excluded` columns are not in
-/// the lake.
-pub fn effect(old: &Layout, new: &Layout, strict: bool, excluded: impl Fn(&str) -> bool) -> Effect {
-    for column in &new.columns {
-        if old.columns.iter().all(|before| before.name != column.name) && !excluded(&column.name) {
-            return Effect::Columns(format!("column `{}` is new", column.name));
-        }
-    }
-    for before in &old.columns {
-        if excluded(&before.name) {
-            continue;
-        }
-        let Some(after) = new.columns.iter().find(|column| column.name == before.name) else {
-            return Effect::Columns(format!("column `{}` is gone", before.name));
-        };
-        match column_definition::change(before, after, strict) {
-            Effect::None => {}
-            effect => return effect,
-        }
-    }
-    let (before, after) = (old.key(), new.key());
-    let same = before.len() == after.len()
-        && before.iter().zip(&after).all(|(before, after)| before.to_lowercase() == after.to_lowercase());
-    if !same {
-        return Effect::Columns(format!("its key was {before:?} and is {after:?}"));
-    }
-    Effect::None
+/// Columns of both layouts, as they are called now, whose values may not be any more what the log told, and why. `former`
+/// tells what a column was called, `lake` its types in the lake before and after; `None` when it is not in both.
+pub fn rewritten(
+    old: &Layout,
+    new: &Layout,
+    session: Session,
+    former: impl Fn(&str) -> Option<String>,
+    lake: impl Fn(&str, &str) -> Option<(LakeType, LakeType)>,
+) -> BTreeMap<String, String> {
+    let pairs: Vec<(&LayoutColumn, &LayoutColumn)> = new
+        .columns
+        .iter()
+        .filter_map(|after| {
+            let name = former(&after.name)?;
+            Some((old.columns.iter().find(|before| before.name == name)?, after))
+        })
+        .collect();
+    let as_before = |(before, after): &(&LayoutColumn, &LayoutColumn)| {
+        before.generated
+            || (same_type(&before.declaration, &after.declaration)
+                && before.charset == after.charset
+                && before.collation == after.collation)
+    };
+    // What is computed from a column that changed may come out otherwise.
+    let base = pairs.iter().find(|pair| !as_before(pair)).map(|(_, after)| after.name.as_str());
+    let found = pairs.iter().filter_map(|(before, after)| {
+        let types = lake(&before.name, &after.name)?;
+        let computed = base.filter(|_| before.generated && after.generated);
+        let why = computed.map(|base| format!("it is generated, and `{base}` changed"));
+        Some((after.name.clone(), why.or_else(|| column_definition::rewritten(before, after, types, session))?))
+    });
+    found.collect()
 }
 
 /// Whether every character of `old` has a place in `new`.

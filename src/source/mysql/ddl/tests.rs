@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::schema::{Layout, LayoutColumn, Period, UniqueKey};
+use crate::source::mysql::declared::Declared;
 
 fn goods() -> Layout {
     let column = |name: &str, declaration: &str, charset: Option<&str>, nullable| LayoutColumn {
@@ -140,42 +141,116 @@ fn what_is_not_certain_is_unclear() {
     }
 }
 
-/// D-5, D-6, D-7, M-15: what streams on, and what the lake can't follow.
-#[test]
-fn changes_of_the_lake_or_of_existing_rows_are_told_apart_from_others() {
-    let effect = |text: &str, strict| {
-        let new = applied(text).unwrap_or_else(|Unclear| panic!("unclear: {text}"));
-        match effect(&goods(), &new, strict, |name| name == "secret") {
-            Effect::None => String::new(),
-            Effect::Columns(how) => format!("columns: {how}"),
-            Effect::Values(how) => format!("values: {how}"),
-        }
+/// What was renamed, dropped, added; what reads anew, and why.
+fn told(text: &str, strict: bool) -> Vec<String> {
+    let alter = read(text, Vendor::MySql).expect("clear").expect("ALTER TABLE");
+    let applied = apply(&goods(), &alter.specs.expect("clear"), Vendor::MySql).expect("clear");
+    let former = |name: &str| {
+        let renamed = applied.renamed.iter().find(|(_, to)| to == name);
+        Some(renamed.map_or(name, |(from, _)| from).to_owned())
     };
+    let natural =
+        |layout: &Layout, name: &str| Declared::parse(&layout.column(name).expect("a column").declaration).lake_type();
+    let lake =
+        |had: &str, has: &str| (has != "secret").then(|| (natural(&goods(), had), natural(&applied.layout, has)));
+    let session = Session { strict, pads_char: false };
+    let rewritten = rewritten(&goods(), &applied.layout, session, former, lake);
+    let mut told: Vec<String> = applied.renamed.iter().map(|(from, to)| format!("{from} is {to}")).collect();
+    told.extend(applied.dropped.iter().map(|name| format!("{name} is gone")));
+    told.extend(applied.added.iter().map(|added| format!("{} is new", added.name)));
+    told.extend(applied.recomputed.iter().chain(&rewritten).map(|(name, why)| format!("{name}: {why}")));
+    told
+}
+
+#[test]
+fn what_happened_to_columns_is_told() {
+    for (text, expected) in [
+        ("ALTER TABLE goods ADD x INT, DROP note", vec!["note is gone", "x is new"]),
+        ("ALTER TABLE goods DROP note, ADD note TEXT", vec!["note is gone", "note is new"]),
+        ("ALTER TABLE goods CHANGE name note VARCHAR(20), CHANGE note name TEXT", vec!["Name is note", "note is name"]),
+        ("ALTER TABLE goods RENAME COLUMN id TO number", vec!["id is number"]),
+        // The server takes the new spelling.
+        ("ALTER TABLE goods MODIFY name VARCHAR(20)", vec!["Name is name"]),
+        ("ALTER TABLE goods ADD COLUMN IF NOT EXISTS note INT, ADD UNIQUE (name)", vec![]),
+    ] {
+        assert_eq!(told(text, true), expected, "{text}");
+    }
+}
+
+/// D-5, D-6, M-15: values that are in the lake as they are, and such that the log does not tell.
+#[test]
+fn values_that_a_change_of_type_rewrites_are_told() {
     for text in [
         "ALTER TABLE goods MODIFY kind ENUM('b','a','c')",
         "ALTER TABLE goods MODIFY Name VARCHAR(40)",
         "ALTER TABLE goods CONVERT TO CHARACTER SET utf8mb4",
         "ALTER TABLE goods MODIFY note TEXT FIRST",
-        "ALTER TABLE goods ADD secret INT FIRST",
         "ALTER TABLE goods ALTER name SET DEFAULT 'x'",
+        "ALTER TABLE goods MODIFY id BIGINT",
+        "ALTER TABLE goods MODIFY id DECIMAL(12,2)",
+        "ALTER TABLE goods MODIFY id DOUBLE",
+        "ALTER TABLE goods MODIFY id INT(5)",
+        // That it shrinks in the lake is told by its types.
+        "ALTER TABLE goods MODIFY id SMALLINT",
     ] {
-        assert_eq!(effect(text, false), "", "{text}");
+        assert!(told(text, false).is_empty(), "{text}: {:?}", told(text, false));
     }
-    for (text, told) in [
-        ("ALTER TABLE goods ADD x INT", "columns: column `x` is new"),
-        ("ALTER TABLE goods DROP name", "columns: column `Name` is gone"),
-        // The server takes the new spelling.
-        ("ALTER TABLE goods MODIFY name VARCHAR(20)", "columns: column `name` is new"),
-        ("ALTER TABLE goods MODIFY id BIGINT", "columns: column `id` is long"),
-        ("ALTER TABLE goods DROP PRIMARY KEY", "columns: its key was"),
-        ("ALTER TABLE goods MODIFY Name VARCHAR(5)", "values: column `Name`"),
-        ("ALTER TABLE goods MODIFY kind ENUM('a')", "values: column `kind`"),
-        ("ALTER TABLE goods MODIFY Name VARCHAR(20) NOT NULL", "values: column `Name`"),
-        ("ALTER TABLE goods MODIFY id SMALLINT", "columns: column `id` is short"),
+    for (text, expected) in [
+        ("ALTER TABLE goods MODIFY Name VARCHAR(5)", "Name: it became varchar(5) and was varchar(20): texts were cut"),
+        ("ALTER TABLE goods MODIFY kind ENUM('a')", "whose label is gone"),
+        ("ALTER TABLE goods MODIFY Name VARCHAR(20) NOT NULL", "its nullability changed: NULLs"),
+        ("ALTER TABLE goods MODIFY Name VARCHAR(20) CHARACTER SET ascii", "its character set became ascii"),
+        ("ALTER TABLE goods MODIFY id INT UNSIGNED", "id: it became int unsigned and was int(11): negative"),
     ] {
-        assert!(effect(text, false).starts_with(told), "{text}: {}", effect(text, false));
+        let lax = told(text, false);
+        assert!(lax.len() == 1 && lax[0].contains(expected), "{text}: {lax:?}");
+        assert!(told(text, true).is_empty(), "{text}: {:?}", told(text, true));
     }
-    assert_eq!(effect("ALTER TABLE goods MODIFY Name VARCHAR(5) NOT NULL", true), "");
+    for (text, expected) in [
+        ("ALTER TABLE goods MODIFY Name CHAR(20)", "blanks at the end"),
+        ("ALTER TABLE goods MODIFY id FLOAT(7,2)", ""),
+        ("ALTER TABLE goods MODIFY id DOUBLE(9,2)", "were rounded"),
+        ("ALTER TABLE goods MODIFY id INT GENERATED ALWAYS AS (7)", "generated anew"),
+        ("ALTER TABLE goods MODIFY id INT AUTO_INCREMENT", "counts by itself"),
+    ] {
+        let strict = told(text, true);
+        assert!(strict.iter().any(|told| told.contains(expected)) || expected.is_empty(), "{text}: {strict:?}");
+    }
+}
+
+/// D-9: how gh-ost and pt-online-schema-change begin.
+#[test]
+fn tables_are_read_as_they_are_created() {
+    let named =
+        |schema: Option<&str>, table: &str| Named { schema: schema.map(str::to_owned), table: table.to_owned() };
+    for text in [
+        "create /* gh-ost */ table `shop`.`_goods_gho` like `shop`.`goods`",
+        "CREATE TABLE IF NOT EXISTS shop._goods_new (LIKE shop.goods)",
+    ] {
+        assert_eq!(created(text, Vendor::MySql), Ok(Created::Like(named(Some("shop"), "goods"))), "{text}");
+    }
+    let text = "CREATE TABLE `shop`.`_goods_new` (\n  `id` int(11) NOT NULL AUTO_INCREMENT,\n  `key` varchar(20) DEFAULT 'it''s',\n  \
+                `at` timestamp NULL DEFAULT current_timestamp(),\n  `fine` enum('a','b') COLLATE latin1_bin NOT NULL,\n  \
+                PRIMARY KEY (`id`),\n  UNIQUE KEY `u` (`fine`,`id`),\n  KEY `k` (`key`),\n  \
+                CONSTRAINT `_fk` FOREIGN KEY (`id`) REFERENCES `other` (`id`)\n\
+                ) ENGINE=InnoDB AUTO_INCREMENT=4 DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin COMMENT='x'";
+    let Ok(Created::Of(layout)) = created(text, Vendor::MySql) else { panic!("unclear: {text}") };
+    let names: Vec<&str> = layout.columns.iter().map(|column| column.name.as_str()).collect();
+    assert_eq!(names, ["id", "key", "at", "fine"]);
+    assert_eq!(layout.key(), ["id"]);
+    assert_eq!(layout.columns[1].charset.as_deref(), Some("utf8mb4"));
+    assert_eq!(layout.columns[1].default, ColumnDefault::Constant("it's".to_owned()));
+    assert_eq!((layout.columns[3].charset.as_deref(), layout.columns[3].nullable), (Some("latin1"), false));
+    assert!(layout.columns[0].auto_increment);
+    for text in [
+        "CREATE TABLE x AS SELECT 1",
+        "CREATE TABLE x (a INT) SELECT 1 AS a",
+        "CREATE TABLE x (a TEXT)",
+        "CREATE TABLE x (a SERIAL)",
+        "CREATE VIEW x AS SELECT 1",
+    ] {
+        assert_eq!(created(text, Vendor::MySql), Err(Unclear), "{text}");
+    }
 }
 
 proptest::proptest! {
@@ -188,5 +263,6 @@ proptest::proptest! {
         {
             let _ = apply(&goods(), &specs, Vendor::MariaDb);
         }
+        let _ = created(&text.replace("ALTER", "CREATE"), Vendor::MySql);
     }
 }

@@ -85,7 +85,7 @@ fn reader(flags: u8, out: mpsc::Sender<Event>) -> Reader {
     let start = TableStart { schema, position: from.clone(), layout, ignored: Default::default() };
     // Small limits: what they cause belongs to what is tested.
     let limits = CollectorLimits { rows_max: 8, bytes_max: 4096, ..CollectorLimits::default() };
-    let tables = HashMap::from([(name, Followed::new(start, Vec::new()))]);
+    let tables = HashMap::from([(name, Followed::new(start, Default::default()))]);
     Reader::new(Collector::new(from, limits, out), tables, collations(), vendor, false)
 }
 

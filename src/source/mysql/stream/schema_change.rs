@@ -1,53 +1,60 @@
-//! DDL of captured tables in the log: the layout that holds from here on (D-1 to D-17).
+//! DDL of captured tables in the log: the layout and the schema that hold from here on (D-1 to D-17).
 //!
-//! The statement's text is applied to the layout in force. Where the text does not say for certain what it did, the catalog
-//! is asked, but its answer counts only if it is provably the one in force here: the statement had ended before the answer
-//! was taken, and no further statement about the table is in the log up to where the server stood after that. To see that,
-//! the log is read ahead, and what was read waits for its turn. If that proves nothing, the table stops.
+//! The statement's text is applied to the layout in force; where the text does not say for certain what it did, the catalog
+//! was asked (`reread.rs`). What it comes to for the lake is told as [`SchemaChange`], after all rows that lie as before:
+//! nothing of it depends on when or how often this place of the log is read, as long as the layout before is known.
 
-use mysql_common::binlog::events::Event as BinlogEvent;
-use tokio::time::{Duration, timeout};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use crate::schema::{Layout, TableName};
-use crate::source::{Error, Position, TransactionId};
+use chrono::{DateTime, Utc};
 
-use super::super::connection::{Session, quoted};
-use super::super::ddl::{self, Applied, Effect, Spec, Unclear};
-use super::super::marker::{MariaDbGtid, Query, mysql_gtid};
-use super::super::statement::{Statement, Words};
-use super::super::transport::Transport;
-use super::super::wire::Fault;
-use super::super::{layout, position};
-use super::{RELOAD, Reader, event, tagged};
+use crate::schema::{Layout, LayoutColumn, SchemaChange, TableName};
+use crate::source::Error;
 
-/// How much of the log is read ahead to prove a layout.
-const AHEAD_BYTES_MAX: usize = 64 << 20;
-const AHEAD_TIME_MAX: Duration = Duration::from_secs(30);
+use super::super::ddl::{self, Applied, Spec, Unclear};
+use super::super::fill::Moment;
+use super::super::flavor::Vendor;
+use super::super::marker::Query;
+use super::super::sql_mode;
+use super::super::statement::Words;
+use super::super::subject::{Became, StatementSession, Subject};
+use super::{Followed, RELOAD, Reader};
 
-const STRICT_TRANS_TABLES: u64 = 1 << 21;
-const STRICT_ALL_TABLES: u64 = 1 << 22;
-const NO_BACKSLASH_ESCAPES: u64 = 1 << 20;
+const CONTRACT: &str = "correct the table's contract and start again; if it stays stopped, remove the table's folder in \
+                        the lake and restart to load it again";
 
 /// A captured table that a statement changes.
-struct Change {
-    table: TableName,
-    applied: Result<Applied, Unclear>,
-    strict: bool,
+pub(super) struct Change {
+    pub table: TableName,
+    pub applied: Result<Applied, Unclear>,
+    session: ddl::Session,
     /// Rows may have been dropped because they did not fit a new key.
     drops_rows: bool,
 }
 
 impl Reader {
+    /// Reads a statement, unless its session's mode makes its words mean others.
+    pub(super) fn read<T>(
+        &self,
+        query: &Query<'_>,
+        read: impl FnOnce(&str, Vendor) -> Result<T, Unclear>,
+    ) -> Result<T, Unclear> {
+        if sql_mode::is_ambiguous(query.sql_mode, &query.text, self.vendor) {
+            return Err(Unclear);
+        }
+        read(&query.text, self.vendor)
+    }
+
     /// The captured tables with a known layout that the statement changes, and how.
-    fn changes(&self, query: &Query<'_>) -> Vec<Change> {
+    pub(super) fn changes(&self, query: &Query<'_>) -> Vec<Change> {
         // A statement that failed changed nothing (D-12).
         if query.error_code != 0 {
             return Vec::new();
         }
-        let strict = query.sql_mode & (STRICT_TRANS_TABLES | STRICT_ALL_TABLES) != 0;
-        let ambiguous = query.sql_mode & NO_BACKSLASH_ESCAPES != 0 && query.text.contains('\\');
-        let read = if ambiguous { Err(Unclear) } else { ddl::read(&query.text, self.vendor) };
-        match read {
+        let session = sql_mode::session(query.sql_mode);
+        match self.read(query, ddl::read) {
             Ok(None) => Vec::new(),
             Ok(Some(alter)) => {
                 let Some(table) = self.resolve(&alter.table, &query.schema) else { return Vec::new() };
@@ -59,9 +66,17 @@ impl Reader {
                         .specs
                         .as_ref()
                         .is_ok_and(|specs| specs.iter().any(|spec| matches!(spec, Spec::Unique { .. })));
-                let strict = strict && !alter.ignore;
-                let applied = alter.specs.and_then(|specs| ddl::apply(layout, &specs, self.vendor));
-                vec![Change { table, applied, strict, drops_rows }]
+                let session = ddl::Session { strict: session.strict && !alter.ignore, ..session };
+                let explicit = query.session.explicit_timestamps == Some(true);
+                let bare = |spec: &Spec| match spec {
+                    Spec::Add { definition, .. } | Spec::Change { definition, .. } => definition.is_bare_timestamp(),
+                    _ => false,
+                };
+                let applied = match alter.specs {
+                    Ok(specs) if !explicit && specs.iter().any(bare) => Err(Unclear),
+                    specs => specs.and_then(|specs| ddl::apply(layout, &specs, self.vendor)),
+                };
+                vec![Change { table, applied, session, drops_rows }]
             }
             // Not even its table is certain: any that it names.
             Err(Unclear) => {
@@ -75,170 +90,66 @@ impl Reader {
                         && self.counted(name).is_some_and(|followed| followed.layout.is_some())
                 };
                 let tables = self.tables.keys().filter(mentioned).cloned();
-                tables.map(|table| Change { table, applied: Err(Unclear), strict: false, drops_rows: false }).collect()
+                let change = |table| Change {
+                    table,
+                    applied: Err(Unclear),
+                    session: ddl::Session::default(),
+                    drops_rows: false,
+                };
+                tables.map(change).collect()
             }
         }
     }
 
-    /// Asks the catalog, if the event is a statement whose effect its text does not tell.
-    pub(super) async fn foresee(&mut self, next: &BinlogEvent, transport: &mut Transport) -> Result<(), Error> {
-        self.reread = None;
-        let header = next.header();
-        if header.event_type_raw() != event::QUERY
-            || self.open.as_ref().is_some_and(|open| open.begun || open.ineffective)
-        {
-            return Ok(());
-        }
-        // What can't be read is told when it is handled.
-        let Ok(query) = Query::parse(next.data(), 0, &self.collations) else { return Ok(()) };
-        if Statement::recognise(&query.text) != Statement::Harmless {
-            return Ok(());
-        }
-        let unclear = self.changes(&query).into_iter().find(|change| change.applied.is_err());
-        let Some(Change { table, .. }) = unclear else { return Ok(()) };
-        let mut here = self.collector.position().clone();
-        match self.open.as_ref().and_then(|open| open.id.as_ref()) {
-            Some(id) if !self.by_offset => here.advance(id),
-            _ => {
-                let offset = (self.offset & !0xFFFF_FFFF) | u64::from(header.log_pos());
-                here = Position::BinlogOffset { file: self.file.clone(), offset };
-            }
-        }
-        let read = self.reread(&table, here, transport).await?;
-        self.reread = Some((table, read));
-        Ok(())
-    }
-
-    /// The table's layout by the catalog, or why that is not known to be the one in force after `here`.
-    async fn reread(
-        &mut self,
-        table: &TableName,
-        here: Position,
-        transport: &mut Transport,
-    ) -> Result<Result<Layout, String>, Error> {
-        let mut session = Session::open(&transport.config).await?;
-        // Waits for the locks of DDL: what the log tells already, the catalog may not show yet.
-        let open = format!("SELECT 1 FROM {}.{} LIMIT 0", quoted(&table.schema), quoted(&table.table));
-        let mut found = None;
-        for _ in 0..2 {
-            if let Err(error) = session.query(&open).await {
-                return Ok(Err(format!("the table can't be opened any more ({error})")));
-            }
-            if found.is_none() {
-                found = layout::read(&mut session, std::slice::from_ref(table)).await?.remove(table);
-            }
-        }
-        let Some(found) = found else { return Ok(Err("the table is not in the catalog any more".to_owned())) };
-        let head = position::head(&mut session).await?;
-        if here.covers(&head) {
-            return Ok(Ok(found));
-        }
-        if self.by_offset {
-            return Ok(Err("the server has gone on since".to_owned()));
-        }
-        match timeout(AHEAD_TIME_MAX, self.read_ahead(table, here, &head, transport)).await {
-            Ok(proof) => Ok(proof?.map(|()| found)),
-            Err(_) => Ok(Err(format!("the log up to {head} was not there in time"))),
-        }
-    }
-
-    /// Reads the log up to `head`, and says what in it makes the catalog's answer worthless.
-    async fn read_ahead(
-        &mut self,
-        table: &TableName,
-        here: Position,
-        head: &Position,
-        transport: &mut Transport,
-    ) -> Result<Result<(), String>, Error> {
-        let mut seen = here;
-        let mut pending: Option<TransactionId> = None;
-        let mut begun = false;
-        let mut bytes = 0;
-        let mut place = 0;
-        while !seen.covers(head) {
-            if place == self.ahead.len() {
-                let event = transport.next(self.collector.position()).await?;
-                self.ahead.push_back(event);
-            }
-            let Some(next) = self.ahead.get(place) else { break };
-            place += 1;
-            let body = next.data();
-            bytes += body.len();
-            if bytes > AHEAD_BYTES_MAX {
-                return Ok(Err(format!("the server has gone on by more than {} MiB since", AHEAD_BYTES_MAX >> 20)));
-            }
-            let fault = |fault: Fault| Error::Protocol { position: seen.to_string(), finding: fault.to_string() };
-            let id = match next.header().event_type_raw() {
-                event::MARIADB_GTID => {
-                    let gtid = MariaDbGtid::parse(body).map_err(fault)?;
-                    begun = !gtid.standalone;
-                    let server = next.header().server_id();
-                    Some(TransactionId::MariaDbGtid { domain: gtid.domain, server, sequence: gtid.sequence })
-                }
-                event::GTID => {
-                    begun = false;
-                    Some(mysql_gtid(body).map_err(fault)?.0)
-                }
-                event::GTID_TAGGED => {
-                    begun = false;
-                    tagged(next).map_err(fault)?.id
-                }
-                _ => None,
+    /// What the statement's effect depends on and only the server can tell.
+    pub(super) fn unknown_moments(
+        &self,
+        changes: &[Change],
+        query: &Query<'_>,
+        time: Option<DateTime<Utc>>,
+    ) -> Vec<Moment> {
+        let unknown = RefCell::new(Vec::new());
+        for change in changes {
+            let Ok(applied) = &change.applied else { continue };
+            let became = Became::by_text(applied.clone(), change.session);
+            let note = |moment: &Moment| {
+                unknown.borrow_mut().push(moment.clone());
+                None
             };
-            if let Some(id) = id {
-                if let Some(before) = pending.replace(id) {
-                    seen.advance(&before);
-                }
-                continue;
-            }
-            let mut ended = false;
-            match next.header().event_type_raw() {
-                event::XID | event::XA_PREPARE | event::TRANSACTION_PAYLOAD => ended = true,
-                event::QUERY => {
-                    let query = Query::parse(body, 0, &self.collations).map_err(fault)?;
-                    match Statement::recognise(&query.text) {
-                        Statement::Begin | Statement::XaStart | Statement::CreateTransactional => begun = true,
-                        Statement::Commit | Statement::Rollback => ended = true,
-                        _ => {
-                            if Words::of(&query.text, &query.schema).mention(&table.schema, &table.table) {
-                                let text: String = query.text.chars().take(100).collect();
-                                return Ok(Err(format!("another statement about the table followed ({text})")));
-                            }
-                            ended = !begun;
-                        }
-                    }
-                }
-                event::QUERY_COMPRESSED => return Ok(Err("a compressed statement followed".to_owned())),
-                // It has nothing more to say just now.
-                event::HEARTBEAT | event::HEARTBEAT_V2 => return Ok(Ok(())),
-                _ => {}
-            }
-            if ended && let Some(id) = pending.take() {
-                seen.advance(&id);
+            let Some(subject) = self.tables.get(&change.table).map(|followed| self.subject(followed)) else { continue };
+            if let Ok(after) = subject.schema_of(&became.layout) {
+                subject.steps(&became, &after, &session_of(query, time), &note);
             }
         }
-        Ok(Ok(()))
+        unknown.into_inner()
     }
 
     /// A statement that left rows as they are may still have changed how they lie in the log.
-    pub(super) async fn schema_change(&mut self, query: &Query<'_>) -> Result<(), Error> {
-        for Change { table, applied, strict, drops_rows } in self.changes(query) {
+    pub(super) async fn schema_change(&mut self, query: &Query<'_>, time: Option<DateTime<Utc>>) -> Result<(), Error> {
+        for Change { table, applied, session, drops_rows } in self.changes(query) {
             let Some(old) = self.tables.get(&table).and_then(|followed| followed.layout.clone()) else { continue };
-            let statement: String = query.text.chars().take(4_000).collect();
-            let (layout, mut values) = match applied {
-                Ok(applied) => (applied.layout, applied.recomputed),
+            let became = match applied {
+                Ok(applied) => {
+                    let same = applied.layout == *old && applied.dropped.is_empty() && applied.recomputed.is_empty();
+                    if same && !drops_rows {
+                        continue;
+                    }
+                    Became::by_text(applied, session)
+                }
                 Err(Unclear) => match self.reread.take() {
                     Some((name, Ok(layout))) if name == table => {
-                        let generated = layout.columns.iter().find(|column| column.generated);
-                        let values = generated.map(|column| format!("column `{}` may be generated anew", column.name));
-                        (layout, values)
+                        let (named, rewritten) = doubtful(&old, &layout, query);
+                        if layout == *old && rewritten.is_empty() {
+                            continue;
+                        }
+                        Became::by_layout(layout, named, rewritten)
                     }
                     other => {
                         let why = match other {
                             Some((name, Err(why))) if name == table => why,
                             _ => "the statement names several tables".to_owned(),
                         };
-                        let start: String = statement.chars().take(200).collect();
+                        let start: String = query.text.chars().take(200).collect();
                         let finding = format!(
                             "its schema after `{start}` is not certain: the text does not tell it for sure, and {why}"
                         );
@@ -247,39 +158,115 @@ impl Reader {
                     }
                 },
             };
+            self.turn_into(&table, became, query, time).await?;
             if drops_rows {
-                values.get_or_insert("ALTER IGNORE dropped rows that were equal in a new key".to_owned());
+                let finding =
+                    "a statement may have changed its rows, which the log does not tell: ALTER IGNORE dropped \
+                               rows that were equal in a new key"
+                        .to_owned();
+                self.stop_table(&table, finding, RELOAD.to_owned()).await?;
             }
-            if layout == *old && values.is_none() {
-                continue;
-            }
-            let effect = {
-                let Some(followed) = self.tables.get(&table) else { continue };
-                let excluded = |column: &str| followed.excluded.iter().any(|excluded| excluded == column);
-                match ddl::effect(&old, &layout, strict, excluded) {
-                    Effect::None => values.map_or(Effect::None, Effect::Values),
-                    effect => effect,
-                }
-            };
-            let layout = std::sync::Arc::new(layout);
-            if let Some(followed) = self.tables.get_mut(&table) {
+        }
+        self.change_ghost(query);
+        Ok(())
+    }
+
+    /// The table is another from here on: tells it, and reads its rows so.
+    pub(super) async fn turn_into(
+        &mut self,
+        table: &TableName,
+        became: Became,
+        query: &Query<'_>,
+        time: Option<DateTime<Utc>>,
+    ) -> Result<(), Error> {
+        let told = {
+            let Some(followed) = self.tables.get(table) else { return Ok(()) };
+            let subject = self.subject(followed);
+            subject.schema_of(&became.layout).map(|after| {
+                let moment = |moment: &Moment| self.moments.get(moment).copied().flatten();
+                let steps = subject.steps(&became, &after, &session_of(query, time), &moment);
+                (followed.schema.clone(), Arc::new(after), steps)
+            })
+        };
+        let statement: String = query.text.chars().take(4_000).collect();
+        let layout = Arc::new(became.layout);
+        let changed = self.tables.get(table).is_some_and(|followed| followed.layout.as_ref() != Some(&layout));
+        for map in self.maps.values_mut().filter(|map| map.table.as_ref() == Some(table)) {
+            map.plan = None;
+        }
+        if changed {
+            if let Some(followed) = self.tables.get_mut(table) {
                 followed.layout = Some(layout.clone());
             }
-            for map in self.maps.values_mut().filter(|map| map.table.as_ref() == Some(&table)) {
-                map.plan = None;
+            self.collector.layout(table, layout, statement.clone()).await?;
+        }
+        let (before, after, steps) = match told {
+            Ok(told) => told,
+            Err(finding) => {
+                let finding = format!("its columns changed, and {finding}");
+                return self.stop_table(table, finding, CONTRACT.to_owned()).await;
             }
-            self.collector.layout(&table, layout, statement).await?;
-            let finding = match effect {
-                Effect::None => continue,
-                Effect::Columns(how) => {
-                    format!("its columns changed: {how}; this release does not apply schema changes yet")
-                }
-                Effect::Values(how) => {
-                    format!("a statement may have changed its rows, which the log does not tell: {how}")
-                }
-            };
-            self.stop_table(&table, finding, RELOAD.to_owned()).await?;
+        };
+        if steps.is_empty() {
+            return Ok(());
+        }
+        let change = SchemaChange {
+            table: table.clone(),
+            before,
+            after: after.clone(),
+            steps,
+            statement: Some(statement),
+            place: self.transaction(),
+            // A transaction has one statement about a table's columns, and a statement one effect.
+            ordinal: 0,
+            at: self.at(time),
+        };
+        self.collector.schema_change(change).await?;
+        if let Some(followed) = self.tables.get_mut(table) {
+            followed.schema = after;
         }
         Ok(())
     }
+
+    /// When the open transaction was.
+    pub(super) fn at(&self, time: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
+        self.open.as_ref().and_then(|open| open.committed_at).or(time)
+    }
+
+    /// A followed table, for questions about what becomes of it.
+    fn subject<'a>(&'a self, followed: &'a Followed) -> Subject<'a> {
+        Subject {
+            schema: &followed.schema,
+            layout: followed.layout.as_deref(),
+            contract: &followed.contract,
+            ignored: &followed.ignored,
+            vendor: self.vendor,
+            collations: &self.collations,
+        }
+    }
+}
+
+/// What the log tells of the session that ran a statement.
+fn session_of<'a>(query: &'a Query<'_>, time: Option<DateTime<Utc>>) -> StatementSession<'a> {
+    StatementSession { sql_mode: query.sql_mode, state: &query.session, now: time.map(|time| time.timestamp()) }
+}
+
+/// Of a statement that can't be read: whether no column got another's name by it, and columns of both layouts that it may
+/// have made anew, or given the values of others.
+fn doubtful(old: &Layout, new: &Layout, query: &Query<'_>) -> (bool, BTreeMap<String, String>) {
+    let words = Words::of(&query.text, &query.schema);
+    let renames = words.has("change") || words.has("rename");
+    let moves = renames || words.has("drop");
+    let why = |column: &&LayoutColumn| {
+        let known = old.columns.iter().any(|before| before.name == column.name);
+        let why = if column.generated {
+            "it may be generated anew"
+        } else if moves && words.has(&column.name) {
+            "a statement names it whose text does not tell for sure what it did"
+        } else {
+            return None;
+        };
+        known.then(|| (column.name.clone(), why.to_owned()))
+    };
+    (!renames, new.columns.iter().filter_map(|column| why(&column)).collect())
 }

@@ -1,6 +1,6 @@
 use super::*;
-use crate::schema::RowIdentity;
-use crate::source::{Class, CollectorLimits};
+use crate::schema::{RowIdentity, TableSchema};
+use crate::source::{Class, CollectorLimits, TableStart};
 
 /// What must be in the message, and the events.
 type Cases = Vec<(&'static str, Vec<(u8, Vec<u8>)>)>;
@@ -36,7 +36,7 @@ fn reader() -> (Reader, mpsc::Receiver<Event>) {
     let start = TableStart { schema: Arc::new(schema), position, layout: None, ignored: Default::default() };
     let (out, events) = mpsc::channel(100);
     let collector = Collector::new(from, CollectorLimits::default(), out);
-    let tables = HashMap::from([(name, Followed::new(start, Vec::new()))]);
+    let tables = HashMap::from([(name, Followed::new(start, Default::default()))]);
     let mut reader = Reader::new(collector, tables, Collations::default(), Vendor::MySql, false);
     reader.offset = 500;
     (reader, events)

@@ -1,0 +1,452 @@
+//! What an attempt finds out before it streams: how source, lake and ledger stand, which tables are to be loaded, where
+//! each begins and in which shape.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use super::super::commit::{Committer, note_values};
+use super::super::following::Following;
+use super::super::prepared::{self, PreparedSets};
+use super::super::retyped::retyped;
+use super::super::telling::{self, ValueTally};
+use super::super::{Error, table_name};
+use super::{SourceRun, locked, parse_position, verdicts};
+use crate::lake::Table;
+use crate::ledger::{Entry, History, Ledger, LoadReason, OutboxEntry, TableState};
+use crate::schema::{ChangeKind, Outcome, RESYNC, StepRecord, TableName, TableSchema, ValueCounts};
+use crate::snapshot::{self, Loaded};
+use crate::source::{Position, ProblemKind, Source, TableStart};
+
+/// Everything an attempt has found out before it streams.
+pub(super) struct Prepared {
+    pub from: Position,
+    pub committer: Committer,
+    pub starts: HashMap<TableName, TableStart>,
+    /// Transactions that wait for their decision at `from`.
+    pub undecided: PreparedSets,
+    pub following: Following,
+    /// Changes about which it is known what was decided.
+    pub known_verdicts: HashSet<Uuid>,
+}
+
+/// What there is of the tables.
+#[derive(Default)]
+struct Found {
+    open: HashMap<TableName, Table>,
+    /// To be loaded.
+    missing: Vec<TableName>,
+    states: BTreeMap<String, TableState>,
+    /// What the last commits of tables hold and the ledger does not: the last run ended between the two.
+    untold: Vec<OutboxEntry>,
+}
+
+impl Found {
+    fn stop(&mut self, source: &str, table: &TableName, reason: String, position: String) {
+        tracing::error!(source, %table, reason, position, "table is stopped");
+        self.states.insert(table.to_string(), TableState::Stopped { reason, position });
+    }
+}
+
+impl<S: Source> SourceRun<S> {
+    pub(super) async fn prepare(&self) -> Result<Prepared, Error> {
+        let begun = Utc::now();
+        // First, so that every problem is told at once: a missing privilege also refuses the next question.
+        self.check_ready().await?;
+        let identity = self.source.identity().await?;
+        let (mut ledger, entry) = Ledger::open(self.lake.ledger_store(&self.name)?).await?;
+        self.source.recall(&entry.as_ref().map(|entry| entry.source_notes.clone()).unwrap_or_default());
+        if let Some(entry) = &entry {
+            locked(&self.lag).note(entry.fresh_until, &entry.position);
+        }
+        if let Some(entry) = &entry
+            && entry.history != identity.history
+        {
+            return Err(crate::source::Error::OtherHistory {
+                expected: entry.history.clone(),
+                found: identity.history,
+            }
+            .into());
+        }
+        let mut history = History::open(self.lake.ledger_store(&self.name)?).await?;
+        let durable = entry.as_ref().map(|entry| parse_position(&entry.position)).transpose()?;
+        let undecided = prepared::load(&ledger, entry.as_ref()).await?;
+        let verdicts = verdicts::so_far(ledger.decisions()).await?;
+        let discovered = self.discover().await?;
+        let known = self.known(&discovered, entry.as_ref());
+        if known.is_empty() {
+            return Err(Error::NoTables);
+        }
+
+        // What the lake has of these tables decides what is to be loaded.
+        let mut found = self.look_at(&known, &discovered, entry.as_ref()).await?;
+        if durable.is_none() && !found.open.is_empty() {
+            let tables: Vec<String> = found.open.keys().map(ToString::to_string).collect();
+            return Err(Error::LedgerGone { tables: tables.join(", ") });
+        }
+        let before = entry.as_ref().map(|entry| entry.tables.clone()).unwrap_or_default();
+        let is_first = entry.is_none();
+        let mut entry = entry;
+        if let Some(entry) = &mut entry {
+            self.stop_unpublished(&mut found, &discovered, entry, &mut ledger).await?;
+        }
+        let followed: Vec<TableName> = discovered
+            .iter()
+            .map(|schema| &schema.name)
+            .filter(|name| found.open.contains_key(name) || found.missing.contains(name))
+            .cloned()
+            .collect();
+        let mut from = self.source.prepare(&followed, durable.as_ref()).await?;
+        let mut entry =
+            entry.unwrap_or_else(|| Entry::new(&self.name, &identity.server, &identity.history, from.to_string()));
+        entry.server = identity.server;
+        if durable.is_none() {
+            // The first loads will show everything committed before this moment.
+            entry.fresh_until = Some(begun);
+        }
+        if !found.missing.is_empty() {
+            self.source.observe(&found.missing).await?;
+            entry.source_notes = self.source.notes();
+        }
+        for name in &found.missing {
+            let reason = match before.get(&name.to_string()) {
+                _ if is_first => LoadReason::First,
+                None => LoadReason::Added,
+                Some(TableState::Loading { reason }) => *reason,
+                Some(_) => LoadReason::Again,
+            };
+            entry.tables.insert(name.to_string(), TableState::Loading { reason });
+        }
+        if durable.is_none() || !found.missing.is_empty() {
+            // Before any table appears, so that a crash during the first load goes on from here.
+            ledger.append(&entry).await?;
+        }
+        let mut values = ValueTally::default();
+        let missing = std::mem::take(&mut found.missing);
+        for Loaded { table, values: counts } in
+            self.load_missing(missing, &mut history, &from, &mut found.states).await?
+        {
+            // A table loaded anew starts its counters anew.
+            entry.values.remove(&table.name().to_string());
+            if !counts.is_empty() {
+                note_values(&mut entry, &self.name, table.name(), &counts);
+                values.add(table.name(), &counts);
+            }
+            // A log may run ahead of what snapshots see. Tables that have more than `from` skip it by themselves.
+            let loaded = parse_position(table.position())?;
+            if !loaded.covers(&from) && from.covers(&loaded) {
+                from = loaded;
+                // The next start must begin here too.
+                entry.position = from.to_string();
+            }
+            found.open.insert(table.name().clone(), table);
+        }
+
+        // Only what is captured has a history.
+        history.retain(|table, versions| {
+            let captured = known.iter().any(|name| name.to_string() == table);
+            if captured { versions } else { Vec::new() }
+        });
+        let events = self.events(&mut found, &entry, &before);
+        let known_verdicts = verdicts.keys().copied().collect();
+        let mut following = Following::new(&self.name, verdicts);
+        let mut starts = HashMap::new();
+        for (name, table) in &found.open {
+            // One that waits shows whether it still does when its change comes by again.
+            let waiting =
+                entry.tables.get(&name.to_string()).filter(|state| matches!(state, TableState::Waiting { .. }));
+            found.states.insert(name.to_string(), waiting.cloned().unwrap_or(TableState::Streaming));
+            let declared = discovered.iter().find(|schema| schema.name == *name);
+            let start = self.start_of(table, declared, &mut history, &from)?;
+            starts.insert(name.clone(), start);
+            let policies = self.config.change_policies(&self.name, &name.to_string());
+            following.follow(name.clone(), table.shape().clone(), policies);
+        }
+        for name in known {
+            if matches!(found.states.get(&name.to_string()), Some(TableState::Stopped { .. })) {
+                following.leave_out(name);
+            }
+        }
+        entry.tables = found.states;
+        entry.source_notes = self.source.notes();
+        entry.written_at = Utc::now();
+        let leftovers = ledger.prepared().leftovers(&entry.prepared).await?;
+        for event in &events {
+            ledger.outbox().append(event).await?;
+        }
+        ledger.append(&entry).await?;
+        ledger.prepared().forget(&leftovers).await;
+        let committer = Committer {
+            source: self.name.clone(),
+            tables: found.open,
+            ledger,
+            history,
+            entry,
+            totals: HashMap::new(),
+            values,
+            failed: Vec::new(),
+            rows: 0,
+            transactions: 0,
+            waiting_told: None,
+        };
+        Ok(Prepared { from, committer, starts, undecided, following, known_verdicts })
+    }
+
+    /// The tables to be followed: those that the source has, and those that the ledger has and are still selected. The
+    /// latter may be gone by now, but the log tells of them up to that point.
+    fn known(&self, discovered: &[TableSchema], entry: Option<&Entry>) -> Vec<TableName> {
+        let mut known: Vec<TableName> = discovered.iter().map(|schema| schema.name.clone()).collect();
+        let selection = self.config.sources.iter().find(|source| source.name == self.name).map(|source| &source.tables);
+        for table in entry.iter().flat_map(|entry| entry.tables.keys()) {
+            let Some(name) = table_name(table).filter(|name| !known.contains(name)) else { continue };
+            if selection.is_some_and(|selection| selection.selects(table)) {
+                known.push(name);
+            } else {
+                tracing::warn!(source = self.name, table, "no longer selected; its lake table stays as it is");
+            }
+        }
+        known
+    }
+
+    async fn look_at(
+        &self,
+        known: &[TableName],
+        discovered: &[TableSchema],
+        entry: Option<&Entry>,
+    ) -> Result<Found, Error> {
+        let mut found = Found::default();
+        for name in known {
+            let declared = discovered.iter().find(|schema| schema.name == *name);
+            let state = entry.and_then(|entry| entry.tables.get(&name.to_string()));
+            let table = match Table::open(&self.lake, &self.name, name).await {
+                Err(error @ crate::lake::Error::Table { .. }) => {
+                    let position = entry.map(|entry| entry.position.clone()).unwrap_or_default();
+                    found.stop(&self.name, name, error.to_string(), position);
+                    continue;
+                }
+                opened => opened?,
+            };
+            let Some(table) = table else {
+                match declared {
+                    Some(_) => found.missing.push(name.clone()),
+                    None => tracing::info!(source = self.name, table = %name, "gone from the source and from the lake"),
+                }
+                continue;
+            };
+            if let Some(entry) = entry
+                && !parse_position(entry.streamed())?.covers(&parse_position(table.position())?)
+            {
+                let (version, records) = table.last_changes();
+                let told = |record| telling::changed(&self.name, record, table.position(), version);
+                found.untold.extend(records.iter().map(told));
+            }
+            let dropped = match state {
+                Some(TableState::Stopped { reason, position }) => {
+                    found.stop(&self.name, name, reason.clone(), position.clone());
+                    continue;
+                }
+                Some(TableState::Dropped { position, at }) => Some((position.clone(), *at)),
+                _ => dropped_by_last_commit(&table),
+            };
+            if let Some((position, at)) = dropped {
+                if declared.is_some() {
+                    let reason = format!(
+                        "it was dropped at the source (after {position}), and a table of its name is there again, whose rows \
+                         are not those that the lake has; {RESYNC}"
+                    );
+                    found.stop(&self.name, name, reason, position);
+                } else {
+                    found.states.insert(name.to_string(), TableState::Dropped { position, at });
+                }
+                continue;
+            }
+            let gap = unfollowed(&table, entry)?;
+            let reason = gap.or_else(|| retyped(&table.shape().source_schema(), declared?));
+            match reason {
+                Some(reason) => found.stop(&self.name, name, reason, table.position().to_owned()),
+                None => {
+                    if declared.is_none() {
+                        tracing::warn!(source = self.name, table = %name, "it is not at the source any more, or can't be \
+                            captured as it is now; followed up to where the log says why");
+                    }
+                    found.open.insert(name.clone(), table);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Where a table begins, in which shape, with today's value policies: the lake does not keep those.
+    fn start_of(
+        &self,
+        table: &Table,
+        declared: Option<&TableSchema>,
+        history: &mut History,
+        from: &Position,
+    ) -> Result<TableStart, Error> {
+        let name = table.name();
+        let position = parse_position(table.position())?;
+        let mut schema = table.shape().source_schema();
+        if declared.is_some_and(|declared| declared.identity != schema.identity) {
+            tracing::warn!(source = self.name, table = %name, lake = ?schema.identity, "what identifies its rows has \
+                changed at the source or in its contract; if the log does not tell how, the lake goes on as it was loaded, \
+                until the table's folder is removed and it is loaded again");
+        }
+        let contract = self.config.contracts.get(&self.name, &name.to_string());
+        for column in &mut schema.columns {
+            column.policy = contract.map(|contract| contract.value_policy_of(&column.name)).unwrap_or_default();
+        }
+        let layout = super::super::history::in_force(history, name, &position, from)?;
+        super::super::history::forget_later(history, name, |at| position.covers(at) || from.covers(at))?;
+        let ignored = table.shape().ignored.clone();
+        Ok(TableStart { schema: schema.into(), position, layout, ignored })
+    }
+
+    /// What is to be told before streaming begins.
+    fn events(&self, found: &mut Found, entry: &Entry, before: &BTreeMap<String, TableState>) -> Vec<OutboxEntry> {
+        let mut events = std::mem::take(&mut found.untold);
+        // Those that were written down on the way here were told of then.
+        let mut told = before.clone();
+        told.extend(entry.tables.clone());
+        events.extend(telling::newly_stopped(&self.name, &found.states, &told));
+        for (name, table) in &found.open {
+            match entry.tables.get(&name.to_string()) {
+                Some(TableState::Loading { reason: LoadReason::Added }) | None => {
+                    events.push(telling::loaded(&self.name, table, false));
+                }
+                Some(TableState::Loading { reason: LoadReason::Again }) => {
+                    events.push(telling::loaded(&self.name, table, true));
+                }
+                Some(_) => {}
+            }
+        }
+        events
+    }
+
+    /// Tables that have been out of the source's publication have a gap. That is written down before
+    /// [`Source::prepare`] publishes them again and so wipes the trace.
+    async fn stop_unpublished(
+        &self,
+        found: &mut Found,
+        discovered: &[TableSchema],
+        entry: &mut Entry,
+        ledger: &mut Ledger,
+    ) -> Result<(), Error> {
+        let names: Vec<TableName> = discovered.iter().map(|schema| schema.name.clone()).collect();
+        let names: Vec<TableName> = names.into_iter().filter(|name| found.open.contains_key(name)).collect();
+        let unpublished = self.source.unpublished(&names).await?;
+        if unpublished.is_empty() {
+            return Ok(());
+        }
+        for name in unpublished {
+            let Some(table) = found.open.remove(&name) else { continue };
+            let reason = "it was not in the publication for a while, and its changes of that time are not in the log \
+                          that lakeward reads; remove its folder in the lake and restart to load it again";
+            found.stop(&self.name, &name, reason.to_owned(), table.position().to_owned());
+        }
+        for event in telling::newly_stopped(&self.name, &found.states, &entry.tables) {
+            ledger.outbox().append(&event).await?;
+        }
+        entry.tables.extend(found.states.clone());
+        entry.written_at = Utc::now();
+        ledger.append(entry).await?;
+        Ok(())
+    }
+
+    /// First loads. A table that can't be loaded is stopped; the others are loaded without it.
+    async fn load_missing(
+        &self,
+        mut missing: Vec<TableName>,
+        history: &mut History,
+        from: &Position,
+        states: &mut BTreeMap<String, TableState>,
+    ) -> Result<Vec<Loaded>, Error> {
+        let mut loaded = Vec::new();
+        loop {
+            let load = snapshot::first_load(&self.source, &self.name, &self.lake, history, &missing, &mut loaded).await;
+            let Err(error) = load else { return Ok(loaded) };
+            let (snapshot::Error::Source(crate::source::Error::Table { table, .. })
+            | snapshot::Error::Lake(crate::lake::Error::Table { table, .. })) = &error
+            else {
+                return Err(error.into());
+            };
+            let before = missing.len();
+            missing.retain(|name| name.to_string() != *table);
+            if missing.len() == before {
+                return Err(error.into());
+            }
+            tracing::error!(source = self.name, table, reason = %error, "table can't be loaded; the others go on");
+            let state = TableState::Stopped { reason: error.to_string(), position: from.to_string() };
+            states.insert(table.clone(), state);
+            // Those that were complete before the error came are there.
+            missing.retain(|name| !loaded.iter().any(|done| done.table.name() == name));
+            let mut still_missing = Vec::new();
+            for name in missing {
+                match Table::open(&self.lake, &self.name, &name).await? {
+                    Some(table) => loaded.push(Loaded { table, values: ValueCounts::default() }),
+                    None => still_missing.push(name),
+                }
+            }
+            missing = still_missing;
+        }
+    }
+
+    /// Preflight: settings and privileges must be right, a table that can't be captured is left out.
+    async fn check_ready(&self) -> Result<(), Error> {
+        let mut fatal = Vec::new();
+        for problem in self.source.preflight().await? {
+            match problem.kind {
+                ProblemKind::Warning | ProblemKind::Table => {
+                    tracing::warn!(
+                        source = self.name,
+                        subject = problem.subject,
+                        fix = problem.remedy,
+                        "{}",
+                        problem.finding
+                    );
+                }
+                ProblemKind::Setting | ProblemKind::Privilege => fatal.push(problem),
+            }
+        }
+        if fatal.is_empty() { Ok(()) } else { Err(Error::NotReady(fatal)) }
+    }
+
+    /// The selected tables that can be followed.
+    async fn discover(&self) -> Result<Vec<TableSchema>, Error> {
+        let mut schemas = self.source.discover().await?;
+        schemas.retain(|schema| {
+            let followed = schema.can_be_followed();
+            if !followed {
+                tracing::error!(source = self.name, table = %schema.name,
+                    "not captured: it has no key; add a primary key, or `key` to its contract");
+            }
+            followed
+        });
+        Ok(schemas)
+    }
+}
+
+/// Where and when the source dropped the table, if that is what its last commit says.
+fn dropped_by_last_commit(table: &Table) -> Option<(String, Option<DateTime<Utc>>)> {
+    let (_, records) = table.last_changes();
+    let drops = |step: &StepRecord| step.kind == ChangeKind::DropTable && step.outcome != Outcome::Refused;
+    let record = records.iter().find(|record| record.steps.iter().any(drops))?;
+    Some((table.position().to_owned(), record.at))
+}
+
+/// Why an existing table can't go on: the ledger moved on without it while it was not captured.
+fn unfollowed(table: &Table, entry: Option<&Entry>) -> Result<Option<String>, Error> {
+    let Some(entry) = entry else { return Ok(None) };
+    // Of one that was just loaded only its own position says where it stands.
+    let state = entry.tables.get(&table.name().to_string());
+    let listed = state.is_some_and(|state| !matches!(state, TableState::Loading { .. }));
+    if listed || parse_position(table.position())?.covers(&parse_position(&entry.position)?) {
+        return Ok(None);
+    }
+    Ok(Some(format!(
+        "it was not captured between {} and {}; remove its folder in the lake and restart to load it again",
+        table.position(),
+        entry.position
+    )))
+}
