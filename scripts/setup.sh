@@ -184,6 +184,21 @@ install_cargo_deny() {
     rm -rf "$CACHE/cargo-deny/target"
 }
 
+# What the tests can do without: a failure is named, and leaves nothing half installed behind.
+try_install() { # try_install NAME FOLDER COMMAND...
+    local name=$1 folder=$2 why status
+    shift 2
+    # Not `"$@" || ...`: bash ignores `set -e` inside a command whose failure is handled that way.
+    set +e
+    why=$("$@" 2>&1)
+    status=$?
+    set -e
+    if ((status != 0)); then
+        rm -rf "$folder"
+        echo "SKIPPED $name: $(tail -n 1 <<<"${why:-unknown}")" >&2
+    fi
+}
+
 # --- go --------------------------------------------------------------------------------------------------------------
 
 check_rust
@@ -212,38 +227,11 @@ printf '  - %s\n' "${plan[@]}"
 
 ((${#packages[@]} == 0)) || install_packages
 if [[ -n $servers ]] && venv_missing; then install_venv; fi
-if mysql_missing; then
-    # Not `install_mysql || ...`: bash ignores `set -e` inside a command whose failure is handled that way.
-    set +e
-    why=$(install_mysql 2>&1)
-    status=$?
-    set -e
-    if ((status != 0)); then
-        rm -rf "$CACHE/mysql9"
-        echo "SKIPPED mysql: $(tail -n 1 <<<"${why:-unknown}")" >&2
-    fi
-fi
+if mysql_missing; then try_install mysql "$CACHE/mysql9" install_mysql; fi
 for major in 16 17 18; do
-    postgres_missing $major || continue
-    set +e
-    why=$(install_postgres $major 2>&1)
-    status=$?
-    set -e
-    if ((status != 0)); then
-        rm -rf "$CACHE/postgres$major"
-        echo "SKIPPED postgres$major: $(tail -n 1 <<<"${why:-unknown}")" >&2
-    fi
+    if postgres_missing $major; then try_install postgres$major "$CACHE/postgres$major" install_postgres $major; fi
 done
-if spark_missing; then
-    set +e
-    why=$(install_spark 2>&1)
-    status=$?
-    set -e
-    if ((status != 0)); then
-        rm -rf "$CACHE/spark"
-        echo "SKIPPED spark: $(tail -n 1 <<<"${why:-unknown}")" >&2
-    fi
-fi
+if spark_missing; then try_install spark "$CACHE/spark" install_spark; fi
 if cargo_fuzz_missing; then install_cargo_fuzz; fi
 if s3rver_missing; then install_s3rver; fi
 if cargo_deny_missing; then install_cargo_deny; fi

@@ -32,4 +32,5 @@ pub use first_load::FirstLoad;
 pub use log::{LogEntry, TableLog, TableState};
 pub use spill::{Spill, SpillError, SpillFile, SpilledRows};
 pub use store::Lake;
+pub(crate) use store::cause_text;
 pub use table::{Applied, Table, TableSummary};

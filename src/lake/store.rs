@@ -107,7 +107,7 @@ pub(super) fn unreachable(url: &Url, cause: &dyn std::error::Error) -> Error {
 }
 
 /// An error and its sources on one line.
-pub(super) fn cause_text(error: &dyn std::error::Error) -> String {
+pub(crate) fn cause_text(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

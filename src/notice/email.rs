@@ -8,10 +8,11 @@ use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Certificate, CertificateStore, Tls, TlsParameters};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 
-use super::channel::{Failure, Receipt, in_words};
+use super::channel::{Failure, Receipt};
 use super::event::Notice;
 use super::words::one_line;
 use crate::config::{Email, SmtpSecurity, is_mail_address};
+use crate::lake::cause_text;
 
 const ANSWER_CHARACTERS_MAX: usize = 300;
 
@@ -65,7 +66,7 @@ impl Mail {
             return Ok(Receipt { said: "nobody to send it to: no owner of the table is a mail address".to_owned() });
         }
         let recipients = to.len();
-        let message = self.message(notice, to).map_err(|error| Failure::refused(in_words(&error)))?;
+        let message = self.message(notice, to).map_err(|error| Failure::refused(cause_text(&error)))?;
         match tokio::time::timeout(self.timeout, self.transport.send(message)).await {
             Err(_) => Err(Failure::away(format!("it took longer than {} s", self.timeout.as_secs()))),
             Ok(Ok(response)) => {
@@ -75,8 +76,8 @@ impl Mail {
                     if recipients == 1 { "1 recipient".to_owned() } else { format!("{recipients} recipients") };
                 Ok(Receipt { said: format!("{} {answer} ({people})", response.code()) })
             }
-            Ok(Err(error)) if error.is_permanent() => Err(Failure::refused(in_words(&error))),
-            Ok(Err(error)) => Err(Failure::away(in_words(&error))),
+            Ok(Err(error)) if error.is_permanent() => Err(Failure::refused(cause_text(&error))),
+            Ok(Err(error)) => Err(Failure::away(cause_text(&error))),
         }
     }
 
@@ -104,8 +105,8 @@ fn tls(email: &Email) -> Result<TlsParameters, String> {
     if let Some(path) = &email.ca_file {
         let pem = std::fs::read(path).map_err(|error| format!("can't read {}: {error}", path.display()))?;
         let authority = Certificate::from_pem(&pem)
-            .map_err(|error| format!("{} holds no certificates: {}", path.display(), in_words(&error)))?;
+            .map_err(|error| format!("{} holds no certificates: {}", path.display(), cause_text(&error)))?;
         builder = builder.certificate_store(CertificateStore::None).add_root_certificate(authority);
     }
-    builder.build_rustls().map_err(|error| in_words(&error))
+    builder.build_rustls().map_err(|error| cause_text(&error))
 }

@@ -14,11 +14,12 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Certificate, Client, Response, StatusCode, redirect};
 use sha2::Sha256;
 
-use super::channel::{Failure, Receipt, in_words};
+use super::channel::{Failure, Receipt};
 use super::event::Notice;
 use super::slack;
 use super::words::one_line;
 use crate::config::Secret;
+use crate::lake::cause_text;
 
 /// Who asks for a longer pause gets this.
 const PAUSE_MAX: Duration = Duration::from_secs(3600);
@@ -71,7 +72,7 @@ impl Web {
         match request.send().await {
             Ok(response) => judge(response).await,
             // The url may be a secret.
-            Err(error) => Err(Failure::away(in_words(&error.without_url()))),
+            Err(error) => Err(Failure::away(cause_text(&error.without_url()))),
         }
     }
 }
@@ -86,14 +87,14 @@ fn client(ca_file: Option<&Path>, timeout: Duration) -> Result<Client, String> {
     if let Some(path) = ca_file {
         let pem = std::fs::read(path).map_err(|error| format!("can't read {}: {error}", path.display()))?;
         let authorities = Certificate::from_pem_bundle(&pem)
-            .map_err(|error| format!("{} holds no certificates: {}", path.display(), in_words(&error)))?;
+            .map_err(|error| format!("{} holds no certificates: {}", path.display(), cause_text(&error)))?;
         // Instead of the system's.
         builder = builder.tls_built_in_root_certs(false);
         for authority in authorities {
             builder = builder.add_root_certificate(authority);
         }
     }
-    builder.build().map_err(|error| in_words(&error))
+    builder.build().map_err(|error| cause_text(&error))
 }
 
 async fn judge(mut response: Response) -> Result<Receipt, Failure> {
