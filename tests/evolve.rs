@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Int32Array, StringArray};
 use arrow::datatypes::{DataType, Int32Type};
 use lakeward::config::{ChangeKind, ChangePolicies, ChangePolicy};
-use lakeward::lake::{Applied, Error, FirstLoad, Lake, Spill, SpillFile, SpilledRows, Table, TableChange};
+use lakeward::lake::{Applied, Error, FirstLoad, Lake, Spill, Table, TableChange};
 use lakeward::schema::{
     Column, ColumnBuilder, Decision, Evolution, Fill, LakeOp, LakeType, Op, Origin, Policy, RowBuilder, RowIdentity,
     SchemaChange, Shape, Step, TableName, TableRows, TableSchema, Verdict, decide, settle,
@@ -19,6 +19,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use support::Scratch;
 use support::oracle::Reader;
+use support::parts::in_parts;
 use url::Url;
 
 fn column(name: &str, lake_type: LakeType) -> Column {
@@ -672,28 +673,6 @@ fn random_row(random: &mut StdRng, shape: &Shape, id: Option<i64>, old: Option<&
         model.insert(column.name.clone(), kept);
     }
     (image, model)
-}
-
-/// Memory so small that each batch on disk takes many passes.
-fn in_parts(random: &mut StdRng, spill: Option<&Arc<Spill>>, rows: TableRows) -> Vec<TableChange> {
-    let Some(spill) = spill else { return vec![TableChange::Rows(rows)] };
-    let file = Arc::new(SpillFile::create(spill).expect("a temporary file"));
-    let mut changes = Vec::new();
-    let mut rest = Some(rows);
-    while let Some(rows) = rest {
-        let mut at = random.random_range(1..=rows.ops.len().max(1));
-        // A key change is never torn apart.
-        at += usize::from(rows.ops.get(at) == Some(&Op::UpdateNewKey));
-        let (head, tail) = rows.split_at(at);
-        rest = tail;
-        let Some(head) = head else { continue };
-        changes.push(if random.random_bool(0.7) {
-            TableChange::Spilled(SpilledRows::write(&file, &head).expect("written"))
-        } else {
-            TableChange::Rows(head)
-        });
-    }
-    changes
 }
 
 fn shown_names(shape: &Shape) -> Vec<String> {

@@ -15,6 +15,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::json;
 use support::Scratch;
 use support::oracle::Reader;
+use support::parts::in_parts;
 use url::Url;
 
 /// id → (status, note); the table is partitioned by status when asked for.
@@ -127,28 +128,6 @@ fn assert_same(reader: &mut Reader, url: &Url, model: &Model) {
 /// Memory so small that each batch on disk takes many passes and many chunks.
 fn spill(scratch: &Scratch) -> Arc<Spill> {
     Spill::new(scratch.path().join("spill"), 1 << 30, 8 << 10)
-}
-
-/// The rows in a few parts, some or all of them on disk.
-fn in_parts(random: &mut StdRng, spill: Option<&Arc<Spill>>, rows: TableRows) -> Vec<TableChange> {
-    let Some(spill) = spill else { return vec![TableChange::Rows(rows)] };
-    let file = Arc::new(SpillFile::create(spill).expect("a temporary file"));
-    let mut changes = Vec::new();
-    let mut rest = Some(rows);
-    while let Some(rows) = rest {
-        let mut at = random.random_range(1..=rows.ops.len().max(1));
-        // A key change is never torn apart.
-        at += usize::from(rows.ops.get(at) == Some(&Op::UpdateNewKey));
-        let (head, tail) = rows.split_at(at);
-        rest = tail;
-        let Some(head) = head else { continue };
-        changes.push(if random.random_bool(0.7) {
-            TableChange::Spilled(SpilledRows::write(&file, &head).expect("written"))
-        } else {
-            TableChange::Rows(head)
-        });
-    }
-    changes
 }
 
 async fn walk(seed: u64, partitioned: bool, spilled: bool) {

@@ -7,6 +7,7 @@
 pub mod daemon;
 pub mod load;
 pub mod oracle;
+pub mod parts;
 pub mod postgres;
 pub mod server;
 pub mod source;
