@@ -249,7 +249,7 @@ max_connections = 200
 shared_buffers = 128MB
 wal_level = logical
 max_wal_senders = 100
-# Tests that fail leave their slots behind; a free place costs nothing.
+# Tests may leave their slots behind; a free place costs nothing.
 max_replication_slots = 1000
 max_prepared_transactions = 20
 fsync = off

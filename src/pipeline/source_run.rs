@@ -8,7 +8,7 @@ mod commit_loop;
 mod prepare;
 mod verdicts;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -45,6 +45,9 @@ const BATCH_SHARE: u64 = 4;
 /// With `--until-caught-up`, how often a transient error is tried again before the run fails.
 const ONE_SHOT_RETRIES: usize = 4;
 
+/// Between attempts that begin because of the same table.
+const TURNED_UP_PAUSE_MAX: Duration = Duration::from_secs(3600);
+
 /// How long the end of a run waits for what is good to have but not needed.
 const FAREWELL_MAX: Duration = Duration::from_secs(10);
 
@@ -71,9 +74,16 @@ pub struct SourceRun<S> {
     lag: Mutex<Lag>,
     /// From the first lease on, whatever becomes of attempts: a source that can't be reached is worth telling.
     deliveries: Mutex<Option<Deliveries>>,
-    /// Tables that turned up, by the places where the log told: an attempt began for them, and whatever came of it, the same
-    /// place is no reason for another.
-    turned_up: Mutex<HashSet<(TableName, String)>>,
+    turned_up: Mutex<HashMap<TableName, TurnedUp>>,
+}
+
+/// Attempts that began because a table turned up.
+#[derive(Default)]
+struct TurnedUp {
+    /// Where the log told of it: whatever came of the attempt, the same place is no reason for another.
+    places: HashSet<String>,
+    /// Since it was last seen to stream.
+    tries: u32,
 }
 
 /// How an attempt ended that went well.
@@ -249,9 +259,27 @@ impl<S: Source> SourceRun<S> {
         Ok(appended?)
     }
 
-    /// Whether the log tells of this table at a place it has not told of it before.
-    fn is_new(&self, table: &TableName, place: &str) -> bool {
-        locked(&self.turned_up).insert((table.clone(), place.to_owned()))
+    /// After how long an attempt may begin because of a table that turned up; `None` if one has begun already. One that
+    /// comes to nothing must not keep the others busy.
+    fn pause_before(&self, table: &TableName, place: &str) -> Option<Duration> {
+        let mut all = locked(&self.turned_up);
+        let turned_up = all.entry(table.clone()).or_default();
+        if !turned_up.places.insert(place.to_owned()) {
+            return None;
+        }
+        turned_up.tries += 1;
+        let seconds = 4_u64.saturating_pow(turned_up.tries - 1).min(TURNED_UP_PAUSE_MAX.as_secs());
+        Some(Duration::from_secs(seconds))
+    }
+
+    /// These tables stream: whatever turns up under their names later is another one.
+    fn note_streaming<'t>(&self, tables: impl Iterator<Item = &'t TableName>) {
+        let mut all = locked(&self.turned_up);
+        for table in tables {
+            if let Some(turned_up) = all.get_mut(table) {
+                turned_up.tries = 0;
+            }
+        }
     }
 
     async fn attempt(&self) -> Result<Ended, Error> {
@@ -283,6 +311,7 @@ impl<S: Source> SourceRun<S> {
         let stream_stop = self.stop.child_token();
         let (sender, receiver) = mpsc::channel(CHANNEL_EVENTS);
         tracing::info!(source = self.name, position = %from, tables = starts.len(), "streaming");
+        self.note_streaming(starts.keys());
         let reached = target.as_ref().is_some_and(|target| from.covers(target));
         // A transaction that fills half of what a batch may hold goes to disk, so that there is room for the rest.
         let open_bytes_max = self.batch_bytes_max() / 2;

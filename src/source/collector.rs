@@ -257,6 +257,11 @@ impl Collector {
         self.boundary(true).await
     }
 
+    /// Whether something was told since the last boundary.
+    pub fn is_torn(&self) -> bool {
+        self.torn
+    }
+
     /// Whether anything waits to be told by [`Collector::idle`].
     pub fn is_dirty(&self) -> bool {
         self.rows > 0 || self.transactions > 0 || self.torn || self.position != self.told

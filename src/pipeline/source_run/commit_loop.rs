@@ -19,9 +19,6 @@ const IDLE_LEDGER_EVERY: Duration = Duration::from_secs(10);
 /// How often the ledger is written when not even the position moves: says that lakeward is alive and up to date.
 const STILL_LEDGER_EVERY: Duration = Duration::from_secs(60);
 
-/// A table that turns up is loaded after so long: others may turn up with it.
-const APPEARED_PAUSE: Duration = Duration::from_secs(1);
-
 /// For tables that turn up, an attempt begins at most so often.
 const APPEARED_EVERY: Duration = Duration::from_secs(5);
 
@@ -113,9 +110,9 @@ impl<S: Source> Loop<'_, S> {
             self.anew_at = Some(now);
         }
         for (table, place) in self.gatherer.take_appeared() {
-            if self.run.is_new(&table, &place) {
+            if let Some(pause) = self.run.pause_before(&table, &place) {
                 tracing::info!(source = self.run.name, %table, place, "a table turned up, and will be loaded");
-                let at = (now + APPEARED_PAUSE).max(self.started + APPEARED_EVERY);
+                let at = (now + pause).max(self.started + APPEARED_EVERY);
                 self.anew_at = Some(self.anew_at.map_or(at, |before| before.min(at)));
             }
         }

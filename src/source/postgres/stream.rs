@@ -270,6 +270,10 @@ impl Follower<'_> {
             if stop.is_cancelled() {
                 let since = *stopping.get_or_insert_with(Instant::now);
                 if !self.waits_to_settle() || since.elapsed() >= SETTLE_MAX {
+                    // What was told between transactions, such as that a table is gone, has no boundary yet.
+                    if self.open.is_none() && self.collector.is_torn() {
+                        self.collector.idle().await?;
+                    }
                     return Ok(());
                 }
             }

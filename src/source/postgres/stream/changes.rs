@@ -78,9 +78,9 @@ impl Follower<'_> {
         if self.open.is_none() { self.settle().await } else { Ok(()) }
     }
 
-    /// Something is open whose outcome would be lost with the stream's end.
+    /// Something is open whose outcome would be lost with the stream's end, or come a whole run later.
     pub(super) fn waits_to_settle(&self) -> bool {
-        self.pending.iter().any(|(_, _, pending)| matches!(pending, Pending::Emptied(_)))
+        self.pending.iter().any(|(_, _, pending)| matches!(pending, Pending::Emptied(_) | Pending::Gone(_)))
     }
 
     /// Decides what the log had to be read for first. Between transactions only.
