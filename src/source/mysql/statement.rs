@@ -5,7 +5,7 @@
 //! nothing, so what it does not know inside a transaction counts as [`Statement::Other`], whose words are then searched
 //! for captured names.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use super::xid;
 
@@ -392,28 +392,30 @@ impl Statement {
 
 /// What a statement could name, to be searched for tables: its text is read once, however many tables there are.
 pub struct Words {
-    /// In lower case.
-    words: HashSet<String>,
+    /// In lower case, and how often.
+    words: HashMap<String, usize>,
 }
 
 impl Words {
     /// `default_schema` is where names without a database belong.
     pub fn of(text: &str, default_schema: &str) -> Self {
-        let words = tokens(text).into_iter().filter_map(|token| match token {
-            Token::Word(name) | Token::Name(name) | Token::Text(name) => Some(name.to_lowercase()),
-            Token::Symbol(_) => None,
-        });
-        Self { words: words.chain([default_schema.to_lowercase()]).collect() }
+        let mut words = HashMap::from([(default_schema.to_lowercase(), 0)]);
+        for token in tokens(text) {
+            if let Token::Word(name) | Token::Name(name) | Token::Text(name) = token {
+                *words.entry(name.to_lowercase()).or_default() += 1;
+            }
+        }
+        Self { words }
     }
 
-    /// Whether this one is among them.
-    pub fn has(&self, word: &str) -> bool {
-        self.words.contains(&word.to_lowercase())
+    /// How often this one is among them.
+    pub fn count(&self, word: &str) -> usize {
+        self.words.get(&word.to_lowercase()).copied().unwrap_or(0)
     }
 
     /// Whether they name the table. Any word that equals its name counts.
     pub fn mention(&self, schema: &str, table: &str) -> bool {
-        self.words.contains(&table.to_lowercase()) && self.words.contains(&schema.to_lowercase())
+        self.words.contains_key(&table.to_lowercase()) && self.words.contains_key(&schema.to_lowercase())
     }
 }
 

@@ -252,16 +252,16 @@ fn session_of<'a>(query: &'a Query<'_>, time: Option<DateTime<Utc>>) -> Statemen
 }
 
 /// Of a statement that can't be read: whether no column got another's name by it, and columns of both layouts that it may
-/// have made anew, or given the values of others.
+/// have made anew, or given the values of others. Such a column is named at least twice: where it goes and where it comes.
 fn doubtful(old: &Layout, new: &Layout, query: &Query<'_>) -> (bool, BTreeMap<String, String>) {
     let words = Words::of(&query.text, &query.schema);
-    let renames = words.has("change") || words.has("rename");
-    let moves = renames || words.has("drop");
+    let renames = words.count("change") + words.count("rename") > 0;
+    let moves = renames || words.count("drop") > 0;
     let why = |column: &&LayoutColumn| {
         let known = old.columns.iter().any(|before| before.name == column.name);
         let why = if column.generated {
             "it may be generated anew"
-        } else if moves && words.has(&column.name) {
+        } else if moves && words.count(&column.name) > 1 {
             "a statement names it whose text does not tell for sure what it did"
         } else {
             return None;

@@ -165,3 +165,79 @@ async fn a_decision_names_the_tables_that_do_not_have_it() {
         assert_eq!(found, ["prepared X'67',X'',1", "boundary", &decided, "boundary"], "at {offset}");
     }
 }
+
+/// What a statement in `seed` comes to.
+async fn statement(reader: &mut Reader, text: &str) -> Result<(), Error> {
+    reader.event(head(event::ANONYMOUS_GTID), &[]).await?;
+    let mut body = vec![0; 8];
+    body.extend([4, 0, 0, 0, 0]);
+    body.extend(b"seed\0");
+    body.extend(text.as_bytes());
+    reader.event(head(event::QUERY), &body).await
+}
+
+/// Without a catalog to ask, a ghost that was not seen from its beginning on is not trusted.
+#[tokio::test]
+async fn only_a_ghost_of_this_log_takes_a_tables_place() {
+    let rename = "RENAME TABLE plain TO _plain_del, _plain_gho TO plain";
+    for (before, expected) in [
+        (vec![], "is not known"),
+        (vec!["CREATE TABLE _plain_gho LIKE plain"], ""),
+        (vec!["CREATE TABLE IF NOT EXISTS _plain_gho LIKE plain"], "is not known"),
+        (vec!["CREATE TABLE _plain_gho LIKE plain", "ALTER TABLE _plain_gho ADD n SERIAL"], "is not known"),
+        (vec!["CREATE TABLE _plain_gho LIKE plain", "DROP TABLE _plain_gho"], "is not known"),
+        (vec!["CREATE TABLE _plain_gho LIKE plain", "ALTER TABLE _plain_gho ADD n INT NOT NULL DEFAULT 5"], "`5`"),
+        (vec!["CREATE TABLE _x_gho LIKE plain", "RENAME TABLE _x_gho TO _plain_gho"], "is not known"),
+    ] {
+        let (out, mut events) = mpsc::channel(100);
+        let mut reader = fuzz::reader(6, out);
+        for text in before.iter().chain([&rename]) {
+            statement(&mut reader, text).await.expect("a statement");
+        }
+        let mut told = String::new();
+        while let Ok(event) = events.try_recv() {
+            match event {
+                Event::SchemaChange(change) => told.push_str(&change.steps[0].to_string()),
+                Event::TableStopped { error, .. } => told.push_str(&error.to_string()),
+                Event::TableDropped { .. } | Event::TableAppeared { .. } => panic!("{event:?}"),
+                _ => {}
+            }
+        }
+        assert!(told.contains(expected) && told.is_empty() == expected.is_empty(), "{before:?}: {told}");
+    }
+}
+
+proptest::proptest! {
+    /// Whatever is written: each change begins where the last one ended, and says something.
+    #[test]
+    fn changes_follow_from_each_other(
+        texts in proptest::collection::vec(
+            "(ALTER TABLE (plain|_plain_gho) |RENAME TABLE |CREATE TABLE |DROP TABLE )?\
+             ((ADD|DROP|MODIFY|CHANGE|RENAME COLUMN) (name|price|a|b)( TO | )?(a|b|name|price)?\
+             ( INT| BIGINT| VARCHAR\\(20\\)| VARCHAR\\(3\\)| DECIMAL\\(12,4\\))?( NOT NULL)?( DEFAULT '?5'?)?\
+             (, | FIRST, | AFTER id, )?|plain TO _plain_del, _plain_gho TO plain|_plain_gho LIKE plain|plain|IF EXISTS ){1,4}",
+            1..8,
+        ),
+    ) {
+        use futures::FutureExt;
+        let (out, mut events) = mpsc::channel(1000);
+        let mut reader = fuzz::reader(6, out);
+        let mut now: Option<Arc<TableSchema>> = None;
+        for text in texts {
+            let text = text.trim_end_matches([',', ' ']);
+            statement(&mut reader, text).now_or_never().expect("room for events").expect("it is read");
+            while let Ok(event) = events.try_recv() {
+                let Event::SchemaChange(change) = event else { continue };
+                assert!(!change.steps.is_empty(), "{text}");
+                if let Some(now) = now {
+                    assert_eq!(now, change.before, "{text}");
+                }
+                let mut names: Vec<&str> = change.after.columns.iter().map(|column| column.name.as_str()).collect();
+                names.sort_unstable();
+                names.dedup();
+                assert_eq!(names.len(), change.after.columns.len(), "{text}");
+                now = Some(change.after);
+            }
+        }
+    }
+}
