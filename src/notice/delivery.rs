@@ -110,6 +110,7 @@ impl Deliveries {
             counter.store(progress.passed(), Ordering::Relaxed);
             let worker = Worker {
                 source: source.to_owned(),
+                store: store.clone(),
                 channel,
                 contracts: config.contracts.clone(),
                 outbox: outbox.clone(),
@@ -138,7 +139,7 @@ impl Deliveries {
         Ok(Self { source: source.to_owned(), tasks, tidying, ending, news, lost_any: false })
     }
 
-    /// Whether a channel is left because another process delivers by it.
+    /// Whether a task has ended by a defect; the others go on.
     pub fn has_lost_any(&mut self) -> bool {
         while self.tasks.try_join_next().is_some() {
             self.lost_any = true;
@@ -217,6 +218,7 @@ async fn open(
 /// Delivers by one channel.
 struct Worker {
     source: String,
+    store: Arc<dyn ObjectStore>,
     channel: Channel,
     contracts: Contracts,
     outbox: Outbox,
@@ -246,7 +248,7 @@ struct Trouble {
 /// Why a pass came to nothing more.
 enum Stop {
     Pause(Duration),
-    /// Another process delivers by this channel.
+    /// Another process has moved the cursor: one that had the lease before, since this one has it now.
     Overtaken,
 }
 
@@ -283,12 +285,22 @@ impl Worker {
                     tracing::warn!(
                         source = self.source,
                         channel = self.channel.config.name,
-                        "another process delivers by this channel; this one leaves it"
+                        "another process was about to deliver by this channel; going on where it says it was"
                     );
-                    return;
+                    sleep(self.pauses.away.0).await;
+                    if let Ok((cursor, Some(progress))) = self.reopen().await {
+                        self.cursor = cursor;
+                        self.saved = progress.clone();
+                        self.progress = progress;
+                        resumed = false;
+                    }
                 }
             }
         }
+    }
+
+    async fn reopen(&self) -> Result<(Cursor, Option<Progress>), ledger::Error> {
+        Cursor::open(self.store.clone(), &self.channel.config.name).await
     }
 
     /// Finds out of which tables the events are that wait.
