@@ -57,6 +57,7 @@ fn boundary(lsn: u64) -> Event {
     Event::Boundary {
         position: Position::Lsn(lsn),
         committed_at: None,
+        first_committed_at: None,
         transactions: 1,
         caught_up: false,
         told_at: Utc::now(),
