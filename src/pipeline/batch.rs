@@ -304,18 +304,23 @@ impl Gatherer {
                 for (table, at) in dropped {
                     self.leave(table, Left::Dropped { at });
                 }
-                if self.waiting.is_empty() && !self.overtaken {
-                    self.complete.durable = Some(self.at.clone());
-                    self.complete.prepared = self.prepared.take_changed().or(self.complete.prepared.take());
-                }
-                self.settle();
-                self.complete.since.get_or_insert_with(Instant::now);
                 if let Some(last) = committed_at.filter(|_| transactions > 0) {
                     let first = first_committed_at.unwrap_or(last);
                     let committed = Committed { first: first.min(last), last: first.max(last) };
                     let before = self.complete.committed;
                     self.complete.committed = Some(before.map_or(committed, |before| before.and(committed)));
                 }
+                if self.complete.tables.is_empty() {
+                    // None of what came so far is about the tables.
+                    self.complete.after = Some(self.at.clone());
+                    self.complete.committed = None;
+                }
+                if self.waiting.is_empty() && !self.overtaken {
+                    self.complete.durable = Some(self.at.clone());
+                    self.complete.prepared = self.prepared.take_changed().or(self.complete.prepared.take());
+                }
+                self.settle();
+                self.complete.since.get_or_insert_with(Instant::now);
                 let fresh_until = if caught_up { Some(told_at) } else { committed_at };
                 self.complete.fresh_until = fresh_until.or(self.complete.fresh_until);
             }
