@@ -68,7 +68,9 @@ fn tables(tables: &[TablePosition]) -> String {
 fn kept(kept: &Kept, spare: Option<Distance>) -> String {
     let mut parts = Vec::new();
     if let Some(oldest) = kept.files.first() {
-        let since = kept.since.as_ref().map(|since| format!(", after {since}")).unwrap_or_default();
+        // Nothing was removed yet when there is no transaction before it.
+        let since = kept.since.as_ref().map(ToString::to_string).filter(|since| !since.ends_with(':'));
+        let since = since.map(|since| format!(", after {since}")).unwrap_or_default();
         parts.push(format!("kept from {}{since}", oldest.name));
     }
     if let Some(spare) = spare {

@@ -20,7 +20,7 @@ impl FromStr for Moment {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let text = text.trim();
-        if NaiveDate::parse_from_str(text, "%Y-%m-%d").is_ok() {
+        if is_day(text) {
             return Err(format!(
                 "`{text}` may be a day or a GTID: write a time of that day (`{text} 14:00`), or `mariadb:{text}`"
             ));
@@ -35,6 +35,12 @@ impl FromStr for Moment {
             )
         })
     }
+}
+
+/// `2026-01-31`, which could be a GTID of domain 2026; servers write no zeros before numbers.
+fn is_day(text: &str) -> bool {
+    let lengths = text.split('-').map(str::len);
+    lengths.eq([4, 2, 2]) && NaiveDate::parse_from_str(text, "%Y-%m-%d").is_ok()
 }
 
 /// As the server itself writes it.
@@ -72,6 +78,7 @@ mod tests {
             ("1A/16B3748".to_owned(), "pg:1A/16B3748".to_owned()),
             ("pg:1A/16B3748".to_owned(), "pg:1A/16B3748".to_owned()),
             ("0-1-100".to_owned(), "mariadb:0-1-100".to_owned()),
+            ("0-1-15".to_owned(), "mariadb:0-1-15".to_owned()),
             ("0-1-100,7-2-9".to_owned(), "mariadb:0-1-100,7-2-9".to_owned()),
             (format!("{uuid}:1-5:7"), format!("mysql:{uuid}:1-5:7")),
             ("mysql-bin.000004:1234".to_owned(), "binlog:mysql-bin.000004:1234".to_owned()),
