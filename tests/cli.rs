@@ -74,11 +74,11 @@ fn help_lists_the_commands_and_the_exit_codes() {
     assert_exit(&output, 0);
     let help = text(&output.stdout);
     for word in
-        ["check", "run", "init", "tables", "notify", "schema", "--config", "Exit codes:", "ignores conditional put"]
+        ["check", "run", "init", "tables", "position", "notify", "schema", "--config", "Exit codes:", "conditional put"]
     {
         assert!(help.contains(word), "{word} is missing in:\n{help}");
     }
-    for command in ["check", "run", "init", "tables"] {
+    for command in ["check", "run", "init", "tables", "position"] {
         assert_exit(&lakeward(folder.path(), &[command, "--help"]), 0);
     }
     for question in ["show", "history", "diff", "plan", "approve", "reject"] {
@@ -96,6 +96,11 @@ fn wrong_usage_exits_with_2() {
     assert_exit(&lakeward(folder.path(), &["schema", "show"]), 2);
     assert_exit(&lakeward(folder.path(), &["schema", "show", "a.b", "--at", "yesterday"]), 2);
     assert_exit(&lakeward(folder.path(), &["schema", "diff", "a.b", "--to", "3"]), 2);
+    assert_exit(&lakeward(folder.path(), &["position", "a.b"]), 2);
+    let output = lakeward(folder.path(), &["position", "--at", "yesterday"]);
+    assert_exit(&output, 2);
+    let told = text(&output.stderr);
+    assert!(told.contains("`yesterday` is neither a time") && told.contains("1A/16B3748"), "{told}");
     assert_exit(&lakeward(folder.path(), &["--log-level", "a=b=c", "check"]), 2);
 }
 
@@ -226,6 +231,46 @@ fn a_table_that_is_not_there_is_told_and_exits_with_2() {
         assert!(output.stdout.is_empty());
     }
     assert!(!folder.path().join("lake").join("booking").exists(), "asking makes no folders");
+}
+
+#[test]
+fn positions_of_sources_that_nobody_serves_are_told_as_far_as_the_lake_knows() {
+    let folder = folder_with(&unreachable_sources());
+    let output = lakeward(folder.path(), &["position"]);
+    assert_exit(&output, 7);
+    assert_no_secret(&output);
+    let told = text(&output.stdout);
+    assert_eq!(told.matches("cannot connect to 127.0.0.1").count(), 2, "{told}");
+    assert_eq!(told.matches("nothing yet: lakeward has not run for this source").count(), 2, "{told}");
+
+    let output = lakeward(folder.path(), &["position", "--source", "points", "--json"]);
+    assert_exit(&output, 7);
+    assert_no_secret(&output);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON document");
+    assert_eq!((&report["exit_code"], &report["sources"][0]["source"]), (&7.into(), &"points".into()));
+    assert_eq!(report["sources"].as_array().map(Vec::len), Some(1));
+
+    for (arguments, expected) in [
+        (&["--source", "other"][..], "there is no source `other` in the configuration; there are: booking, points"),
+        (&["--at", "1A/16B3748"], "no source has a log with positions such as pg:1A/16B3748"),
+        (&["--at", "2026-01-31 14:00", "--source", "points"], "the lake has nothing of source `points` yet"),
+        (
+            &["--at", "2026-01-31 14:00", "booking.a", "--source", "points"],
+            "the lake has nothing of source `points` yet",
+        ),
+        (
+            &["--at", "2026-01-31 14:00", "points/a.b", "--source", "booking"],
+            "points/a.b is no table of source `booking`",
+        ),
+        (&["--at", "2026-01-31", "booking.a"], "may be a day or a GTID"),
+        (&["--at", "2026-01-31 14:00", "cupons"], "database.table"),
+    ] {
+        let output = lakeward(folder.path(), &[&["position"], arguments].concat());
+        assert_exit(&output, 2);
+        assert_no_secret(&output);
+        assert!(text(&output.stderr).contains(expected), "{arguments:?}:\n{}", text(&output.stderr));
+        assert!(output.stdout.is_empty());
+    }
 }
 
 #[test]

@@ -49,7 +49,7 @@ Exit codes:
    10  the position is lost (binlog purged, slot lost, another history)
    11  the lake's store is unsafe: it ignores conditional put
    12  the lake cannot be reached or read
-   13  a table can't be captured or has stopped, or would be stopped (schema plan)
+   13  a table can't be captured or has stopped, would be stopped (schema plan), or is not in a cut (position --at)
    14  a channel of notices did not take a sample (notify test)
   130  ended by a second signal, or by one before `--until-caught-up` was through
 Where several apply, `check` and `run` give the one that must be mended first: what cannot be reached at all

@@ -9,6 +9,7 @@ mod init;
 mod log;
 mod notify;
 mod output;
+mod position;
 mod run;
 mod schema;
 mod tables;
@@ -59,6 +60,9 @@ pub enum Command {
     Init(init::Init),
     /// Shows each table's state, rows, version, position and lag
     Tables(tables::Tables),
+    /// Shows how far each source's tables are in its log; with --at, which versions of its tables hold exactly what was
+    /// committed up to one point
+    Position(position::Position),
     /// Tries the channels that notices leave by, or lists them
     Notify(notify::Notify),
     /// Shows a table's columns and their history, plans changes, and decides about those that wait
@@ -70,7 +74,12 @@ impl Command {
     pub fn default_log_level(&self) -> &'static str {
         match self {
             Self::Run(_) => "info",
-            Self::Check(_) | Self::Init(_) | Self::Tables(_) | Self::Schema(_) | Self::Notify(_) => "warn",
+            Self::Check(_)
+            | Self::Init(_)
+            | Self::Tables(_)
+            | Self::Position(_)
+            | Self::Schema(_)
+            | Self::Notify(_) => "warn",
         }
     }
 }
@@ -83,6 +92,7 @@ pub async fn dispatch(cli: Cli) -> Exit {
         Command::Run(run) => run.run(config).await,
         Command::Init(init) => init.run().await,
         Command::Tables(tables) => tables.run(config).await,
+        Command::Position(position) => position.run(config).await,
         Command::Notify(notify) => notify.run(config).await,
         Command::Schema(schema) => schema.run(config).await,
     };

@@ -6,6 +6,7 @@
 use chrono::{DateTime, Utc};
 use deltalake::kernel::Action;
 use deltalake::logstore::{CommitOrBytes, LogStoreRef};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -16,6 +17,45 @@ use crate::schema::{ChangeRecord, TableName};
 /// Key of our part of a commitInfo action.
 const LAKEWARD: &str = "lakeward";
 
+/// Which stretch of its source's log a commit holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stretch {
+    /// Log position that the table holds with this commit.
+    pub position: String,
+    /// Where the batch began: nothing of the table was committed at the source between the table's position before this commit
+    /// and here. `None` for a load, and in what an earlier lakeward wrote.
+    pub after: Option<String>,
+    /// When the batch's transactions were committed; `None` when the source did not tell, and for a load.
+    pub committed: Option<Committed>,
+}
+
+/// When the transactions of a batch were committed, by the source's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Committed {
+    pub first: DateTime<Utc>,
+    pub last: DateTime<Utc>,
+}
+
+impl Committed {
+    /// Of both together.
+    pub fn and(self, other: Self) -> Self {
+        Self { first: self.first.min(other.first), last: self.last.max(other.last) }
+    }
+}
+
+impl From<&str> for Stretch {
+    /// Where only the position is known.
+    fn from(position: &str) -> Self {
+        Self { position: position.to_owned(), ..Self::default() }
+    }
+}
+
+impl From<&String> for Stretch {
+    fn from(position: &String) -> Self {
+        Self::from(position.as_str())
+    }
+}
+
 /// What a commit says about itself, beside its actions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommitNote {
@@ -23,8 +63,7 @@ pub struct CommitNote {
     pub app_id: String,
     /// The `txn` action's version: 0 for the first load, then one more each commit.
     pub batch: i64,
-    /// Log position that the table holds with this commit.
-    pub position: String,
+    pub stretch: Stretch,
     /// Counts the table's schemas, from 1.
     pub schema_version: u64,
     /// The changes of the table's columns that this commit makes.
@@ -58,9 +97,15 @@ pub fn entry(
     let mut ours = json!({
         "table": note.app_id,
         "batch": note.batch,
-        "position": note.position,
+        "position": note.stretch.position,
         "schemaVersion": note.schema_version,
     });
+    if let Some(after) = &note.stretch.after {
+        ours["after"] = json!(after);
+    }
+    if let Some(committed) = &note.stretch.committed {
+        ours["committed"] = serde_json::to_value(committed)?;
+    }
     if !note.changes.is_empty() {
         ours["changes"] = serde_json::to_value(&note.changes)?;
     }
@@ -130,13 +175,22 @@ pub fn note(entry: &str) -> Option<CommitNote> {
     Some(CommitNote {
         app_id: ours["table"].as_str()?.to_owned(),
         batch: ours["batch"].as_i64()?,
-        position: ours["position"].as_str()?.to_owned(),
+        stretch: Stretch {
+            position: ours["position"].as_str()?.to_owned(),
+            after: ours.get("after").and_then(Value::as_str).map(str::to_owned),
+            committed: ours.get("committed").and_then(|committed| Committed::deserialize(committed).ok()),
+        },
         schema_version: ours["schemaVersion"].as_u64()?,
         changes: ours
             .get("changes")
             .and_then(|changes| serde_json::from_value(changes.clone()).ok())
             .unwrap_or_default(),
     })
+}
+
+/// Whether an entry belongs to a load that is under way: the table is not whole yet.
+pub fn is_loading(entry: &str) -> bool {
+    commit_info(entry).is_some_and(|info| info[LAKEWARD].get("load").is_some())
 }
 
 /// When an entry was written, by its writer's clock.
@@ -160,7 +214,11 @@ mod tests {
         let wanted = CommitNote {
             app_id: "booking/booking.coupons".into(),
             batch: 7,
-            position: "mariadb:0-1-100".into(),
+            stretch: Stretch {
+                position: "mariadb:0-1-100".into(),
+                after: Some("mariadb:0-1-90".into()),
+                committed: DateTime::from_timestamp_micros(7).map(|first| Committed { first, last: Utc::now() }),
+            },
             schema_version: 2,
             changes: vec![ChangeRecord {
                 id: Uuid::from_u128(7),
@@ -176,6 +234,15 @@ mod tests {
         let text = entry(&wanted, Uuid::new_v4(), "STREAMING UPDATE", None, &[], Utc::now()).expect("serializable");
         assert_eq!(note(&text), Some(wanted));
         assert_eq!(text.lines().count(), 2);
+    }
+
+    #[test]
+    fn an_entry_of_an_earlier_lakeward_has_a_note_too() {
+        let ours = json!({"table": "a/b.c", "batch": 1, "position": "pg:0/1", "schemaVersion": 1});
+        let text = json!({"commitInfo": {LAKEWARD: ours}}).to_string();
+        assert_eq!(note(&text).map(|note| note.stretch), Some(Stretch::from("pg:0/1")));
+        assert!(!is_loading(&text));
+        assert!(is_loading(&text.replace("\"batch\"", "\"load\":{},\"batch\"")));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use serde_json::json;
 use url::Url;
 use uuid::Uuid;
 
-use super::commit::{self, CommitNote, Outcome, app_id};
+use super::commit::{self, CommitNote, Outcome, Stretch, app_id};
 use super::data_file::{Roll, TableWriter};
 use super::store::Lake;
 use super::table::Table;
@@ -73,7 +73,7 @@ impl FirstLoad {
         let note = CommitNote {
             app_id: app_id(&self.source, &self.schema.name),
             batch: 0,
-            position: self.position,
+            stretch: Stretch { position: self.position, ..Stretch::default() },
             schema_version: 1,
             changes: Vec::new(),
         };

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use deltalake::logstore::LogStoreRef;
 use url::Url;
 
-use super::commit::{self, app_id};
+use super::commit::{self, Committed, app_id};
 use super::store::{Lake, unreachable};
 use super::table::{LoadedTable, load};
 use super::{Error, data_file};
@@ -19,8 +19,14 @@ pub struct LogEntry {
     pub version: u64,
     /// When, by the clock of the process that wrote it.
     pub at: DateTime<Utc>,
-    /// Of the source's log.
+    /// Of the source's log: up to where the table is with this commit.
     pub position: String,
+    /// Of the source's log: from where on it holds something new.
+    pub after: Option<String>,
+    /// When its transactions were committed at the source.
+    pub committed: Option<Committed>,
+    /// The table was being loaded, and not whole.
+    pub loading: bool,
     schema_version: u64,
     /// What this commit changed of the table's columns.
     pub changes: Vec<ChangeRecord>,
@@ -49,6 +55,7 @@ pub struct TableLog {
     log_store: LogStoreRef,
     app_id: String,
     newest: u64,
+    position: String,
 }
 
 impl TableLog {
@@ -69,11 +76,17 @@ impl TableLog {
             log_store,
             app_id: app_id(source, name),
             newest: loaded.version,
+            position: loaded.note.stretch.position,
         }))
     }
 
     pub fn newest(&self) -> u64 {
         self.newest
+    }
+
+    /// Of the source's log, after lakeward's last commit.
+    pub fn position(&self) -> &str {
+        &self.position
     }
 
     /// The table as of this version.
@@ -88,7 +101,7 @@ impl TableLog {
         let rows = adds.iter().map(data_file::live_rows_told).sum();
         Ok(TableState {
             version,
-            position: note.position,
+            position: note.stretch.position,
             shape,
             files: adds.len() as u64,
             bytes: file_bytes.iter().sum(),
@@ -154,16 +167,53 @@ impl TableLog {
     }
 
     /// The last commit of lakeward's up to this version; `None` where the log does not reach back that far.
-    async fn own(&self, version: u64) -> Result<Option<LogEntry>, Error> {
+    pub async fn own(&self, version: u64) -> Result<Option<LogEntry>, Error> {
         for version in (0..=version).rev() {
-            let read = self.log_store.read_commit_entry(version).await;
-            let Some(text) = read.map_err(|cause| unreachable(&self.url, &cause))? else { return Ok(None) };
-            let text = String::from_utf8_lossy(&text);
-            let Some(note) = commit::note(&text).filter(|note| note.app_id == self.app_id) else { continue };
-            let at = commit::committed_at(&text).unwrap_or(DateTime::UNIX_EPOCH);
-            let (position, schema_version) = (note.position, note.schema_version);
-            return Ok(Some(LogEntry { version, at, position, schema_version, changes: note.changes }));
+            let Some(text) = self.read(version).await? else { return Ok(None) };
+            if let Some(entry) = self.entry(version, &text) {
+                return Ok(Some(entry));
+            }
         }
         Ok(None)
+    }
+
+    /// The first commit of lakeward's after this version.
+    pub async fn next(&self, version: u64) -> Result<Option<LogEntry>, Error> {
+        for version in version + 1..=self.newest {
+            if let Some(entry) = self.read(version).await?.and_then(|text| self.entry(version, &text)) {
+                return Ok(Some(entry));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether the log still has its beginning.
+    pub async fn is_whole(&self) -> Result<bool, Error> {
+        Ok(self.read(0).await?.is_some())
+    }
+
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
+    async fn read(&self, version: u64) -> Result<Option<String>, Error> {
+        let read = self.log_store.read_commit_entry(version).await;
+        let text = read.map_err(|cause| unreachable(&self.url, &cause))?;
+        Ok(text.map(|text| String::from_utf8_lossy(&text).into_owned()))
+    }
+
+    /// What an entry says of itself, if it is lakeward's.
+    fn entry(&self, version: u64, text: &str) -> Option<LogEntry> {
+        let note = commit::note(text).filter(|note| note.app_id == self.app_id)?;
+        Some(LogEntry {
+            version,
+            at: commit::committed_at(text).unwrap_or(DateTime::UNIX_EPOCH),
+            position: note.stretch.position,
+            after: note.stretch.after,
+            committed: note.stretch.committed,
+            loading: commit::is_loading(text),
+            schema_version: note.schema_version,
+            changes: note.changes,
+        })
     }
 }

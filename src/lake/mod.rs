@@ -27,6 +27,7 @@ mod upgrade;
 
 pub use append_table::AppendTable;
 pub use changes::TableChange;
+pub use commit::{Committed, Stretch};
 pub use error::{Class, Error};
 pub use first_load::FirstLoad;
 pub use log::{LogEntry, TableLog, TableState};

@@ -23,7 +23,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::changes::TableChange;
-use super::commit::{self, CommitNote, Outcome};
+use super::commit::{self, CommitNote, Outcome, Stretch};
 use super::data_file::{self, DataFile};
 use super::key::KeyHasher;
 use super::locator::{FileId, MemoryLocator, RowAddress, RowLocator};
@@ -130,7 +130,7 @@ impl Table {
         let loaded = load(lake, source, name, &url, &log_store, None).await?;
         Ok(loaded.map(|loaded| {
             let rows = loaded.adds.iter().map(data_file::live_rows_told).sum();
-            TableSummary { version: loaded.version, position: loaded.note.position, rows }
+            TableSummary { version: loaded.version, position: loaded.note.stretch.position, rows }
         }))
     }
 
@@ -153,7 +153,7 @@ impl Table {
 
     /// The log position of the last commit that changed this table.
     pub fn position(&self) -> &str {
-        &self.note.position
+        &self.note.stretch.position
     }
 
     /// The changes of the table's columns that lakeward's last commit made, and that commit's version.
@@ -170,9 +170,10 @@ impl Table {
         self.files.values().map(DataFile::live_rows).sum()
     }
 
-    /// Makes `changes`, whole transactions up to `position`, part of the table with one commit. When this fails, the
-    /// table may or may not hold them: open it again and compare positions before trying again.
-    pub async fn apply(&mut self, changes: &[TableChange], position: &str) -> Result<Applied, Error> {
+    /// Makes `changes`, whole transactions up to the end of `stretch`, part of the table with one commit. When this fails,
+    /// the table may or may not hold them: open it again and compare positions before trying again.
+    pub async fn apply(&mut self, changes: &[TableChange], stretch: impl Into<Stretch>) -> Result<Applied, Error> {
+        let stretch = stretch.into();
         if changes.is_empty() {
             return Ok(Applied::default());
         }
@@ -193,7 +194,7 @@ impl Table {
                     return Err(error);
                 }
             };
-            let note = self.next_note(changes, position);
+            let note = self.next_note(changes, &stretch);
             let id = Uuid::new_v4();
             let version = self.version + 1;
             let metadata = evolved.as_ref().and_then(|evolved| evolved.metadata.as_ref());
@@ -229,13 +230,13 @@ impl Table {
         })
     }
 
-    fn next_note(&self, changes: &[TableChange], position: &str) -> CommitNote {
+    fn next_note(&self, changes: &[TableChange], stretch: &Stretch) -> CommitNote {
         let changes: Vec<ChangeRecord> =
             TableChange::evolutions(changes).map(|evolution| evolution.record.clone()).collect();
         CommitNote {
             app_id: self.note.app_id.clone(),
             batch: self.note.batch + 1,
-            position: position.to_owned(),
+            stretch: stretch.clone(),
             schema_version: self.note.schema_version + changes.len() as u64,
             changes,
         }

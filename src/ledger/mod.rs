@@ -29,7 +29,7 @@ pub use lease::{Holder, Lease, RENEW_EVERY};
 pub use outbox::{FIRST, Outbox, OutboxEntry, kind};
 pub use prepared::{PreparedEntry, PreparedObjects};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -119,6 +119,9 @@ pub struct Entry {
     /// Since when they do, by lakeward's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_since: Option<DateTime<Utc>>,
+    /// Tables that have waited and stream again, but are not as far as `reached` yet: they hold what `position` says.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub behind: BTreeSet<String>,
     /// Everything committed at the source before this moment is in the lake.
     pub fresh_until: Option<DateTime<Utc>>,
     pub written_at: DateTime<Utc>,
@@ -211,6 +214,7 @@ impl Entry {
             position,
             reached: None,
             held_since: None,
+            behind: BTreeSet::new(),
             fresh_until: None,
             written_at: Utc::now(),
             tables: BTreeMap::new(),

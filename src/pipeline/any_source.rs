@@ -4,7 +4,7 @@ use crate::config::{Contracts, DatabaseKind, SourceConfig};
 use crate::schema::{Shape, TableSchema};
 use crate::source::mysql::MySqlSource;
 use crate::source::postgres::PostgresSource;
-use crate::source::{Error, Foretold, Identity, Problem, Source};
+use crate::source::{Error, Foretold, Identity, LogState, Problem, Source};
 
 /// See the module text.
 pub enum AnySource {
@@ -31,6 +31,13 @@ impl AnySource {
         match self {
             Self::MySql(source) => source.preflight().await,
             Self::Postgres(source) => source.preflight().await,
+        }
+    }
+
+    pub async fn log_state(&self) -> Result<LogState, Error> {
+        match self {
+            Self::MySql(source) => source.log_state().await,
+            Self::Postgres(source) => source.log_state().await,
         }
     }
 

@@ -21,7 +21,7 @@ use super::Error as RunError;
 use super::following::{Answer, Following, TableEvent};
 use super::prepared::{Decision, Prepared, PreparedSets};
 use crate::config::{ChangeKind, ChangePolicy};
-use crate::lake::{self, Spill, SpillFile, SpilledRows, TableChange};
+use crate::lake::{self, Committed, Spill, SpillFile, SpilledRows, TableChange};
 use crate::ledger::Decided;
 use crate::schema::{ChangeRecord, Layout, Outcome, TableName};
 use crate::source::{Error, Event, Position};
@@ -38,6 +38,10 @@ pub struct Batch {
     pub transactions: u64,
     /// The position that the tables will hold; `None` while no boundary came.
     pub position: Option<Position>,
+    /// The position where it begins: the end of the batch before, or of what was read anew.
+    pub after: Option<Position>,
+    /// When its transactions were committed, as far as the source tells.
+    pub committed: Option<Committed>,
     /// How far the ledger may go with this batch: `position`, unless a table waits. `None`: no further than it is.
     pub durable: Option<Position>,
     /// Everything committed at the source before this moment is in the batch or was before.
@@ -130,7 +134,7 @@ impl Gatherer {
     ) -> Self {
         let settling = following.decided_before();
         let mut gatherer = Self {
-            complete: Batch::default(),
+            complete: Batch { after: Some(from.clone()), ..Batch::default() },
             open: Vec::new(),
             prepared: Prepared::new(prepared),
             spill,
@@ -166,7 +170,8 @@ impl Gatherer {
 
     /// Takes the complete batch; the open transaction stays.
     pub fn cut(&mut self) -> Batch {
-        std::mem::take(&mut self.complete)
+        let next = Batch { after: Some(self.at.clone()), ..Batch::default() };
+        std::mem::replace(&mut self.complete, next)
     }
 
     /// Whether anything waits for somebody's decision.
@@ -281,7 +286,7 @@ impl Gatherer {
                     }
                 }
             }
-            Event::Boundary { position, committed_at, transactions, caught_up, told_at } => {
+            Event::Boundary { position, committed_at, first_committed_at, transactions, caught_up, told_at } => {
                 let dropped = self.end_events(&position);
                 for Pending { table, change, rows, bytes } in self.open.drain(..) {
                     self.complete.rows += rows;
@@ -298,6 +303,17 @@ impl Gatherer {
                 self.following.boundary();
                 for (table, at) in dropped {
                     self.leave(table, Left::Dropped { at });
+                }
+                if let Some(last) = committed_at.filter(|_| transactions > 0) {
+                    let first = first_committed_at.unwrap_or(last);
+                    let committed = Committed { first: first.min(last), last: first.max(last) };
+                    let before = self.complete.committed;
+                    self.complete.committed = Some(before.map_or(committed, |before| before.and(committed)));
+                }
+                if self.complete.tables.is_empty() {
+                    // None of what came so far is about the tables.
+                    self.complete.after = Some(self.at.clone());
+                    self.complete.committed = None;
                 }
                 if self.waiting.is_empty() && !self.overtaken {
                     self.complete.durable = Some(self.at.clone());

@@ -17,7 +17,7 @@ use super::batch::{Batch, Leaving, Left};
 use super::source_run::parse_position;
 use super::telling::{self, Trouble, ValueTally};
 use super::{how_to_decide, prepared};
-use crate::lake::{self, Applied, Table, TableChange};
+use crate::lake::{self, Applied, Stretch, Table, TableChange};
 use crate::ledger::{Entry, History, Ledger, OutboxEntry, TableState};
 use crate::schema::{ChangeRecord, Outcome, TableName, ValueCounts};
 use crate::source::Position;
@@ -95,7 +95,12 @@ impl Committer {
         };
         let mut events = Vec::new();
         let tables = std::mem::take(&mut batch.tables);
-        for (table, part) in self.commit_tables(tables, &position, &batch.leaving).await? {
+        let stretch = Stretch {
+            position: position.clone(),
+            after: batch.after.as_ref().map(ToString::to_string),
+            committed: batch.committed,
+        };
+        for (table, part) in self.commit_tables(tables, &stretch, &batch.leaving).await? {
             match part {
                 Part::Applied { records, version, position } => {
                     for record in &records {
@@ -139,11 +144,16 @@ impl Committer {
     /// The ledger's positions after the batch.
     fn move_on(&mut self, batch: &Batch, position: String) -> Result<(), Error> {
         let before = parse_position(self.entry.streamed())?;
+        let again = !parse_position(&position)?.covers(&before);
         if let Some(durable) = &batch.durable {
             self.entry.position = durable.to_string();
         }
         // Where the log is read again, the tables are further than the batch.
-        let reached = if parse_position(&position)?.covers(&before) { position } else { before.to_string() };
+        let reached = if again { before.to_string() } else { position };
+        if !again {
+            let tables = &self.entry.tables;
+            self.entry.behind.retain(|table| matches!(tables.get(table), Some(TableState::Stopped { .. })));
+        }
         self.entry.reached = (reached != self.entry.position).then_some(reached);
         self.entry.held_since = match (&self.entry.reached, self.entry.held_since) {
             (Some(_), None) => Some(Utc::now()),
@@ -217,12 +227,13 @@ impl Committer {
     /// Tables that waited at the last start and have come past that place stream.
     fn resume(&mut self, position: Option<&Position>) -> Result<(), Error> {
         let Some(position) = position else { return Ok(()) };
-        for table in self.tables.keys() {
-            let Some(state) = self.entry.tables.get_mut(&table.to_string()) else { continue };
+        for table in self.tables.keys().map(ToString::to_string) {
+            let Some(state) = self.entry.tables.get_mut(&table) else { continue };
             if let TableState::Waiting { position: waited, .. } = state
                 && !parse_position(waited)?.covers(position)
             {
                 *state = TableState::Streaming;
+                self.entry.behind.insert(table);
             }
         }
         Ok(())
@@ -253,7 +264,7 @@ impl Committer {
     async fn commit_tables(
         &mut self,
         changes: HashMap<TableName, Vec<TableChange>>,
-        position: &str,
+        stretch: &Stretch,
         leaving: &BTreeMap<TableName, Leaving>,
     ) -> Result<Vec<(TableName, Part)>, Error> {
         let limit = Arc::new(Semaphore::new(PARALLEL));
@@ -261,17 +272,19 @@ impl Committer {
         for (name, changes) in changes {
             // A table that stopped earlier may still have changes underway.
             let Some(mut table) = self.tables.remove(&name) else { continue };
-            let mut position =
-                leaving.get(&name).map_or_else(|| position.to_owned(), |leaves| leaves.position.to_string());
+            let mut stretch = stretch.clone();
+            if let Some(leaves) = leaving.get(&name) {
+                stretch.position = leaves.position.to_string();
+            }
             // Where the log is read again it is ahead already, and a decision may still change its shape.
-            if is_ahead(&table, &position)? {
-                table.position().clone_into(&mut position);
+            if is_ahead(&table, &stretch.position)? {
+                table.position().clone_into(&mut stretch.position);
             }
             let records = TableChange::evolutions(&changes).map(|evolution| evolution.record.clone()).collect();
             let limit = limit.clone();
             tasks.spawn(async move {
                 let _permit = limit.acquire_owned().await;
-                let applied = table.apply(&changes, &position).await;
+                let applied = table.apply(&changes, stretch).await;
                 (table, records, applied)
             });
         }

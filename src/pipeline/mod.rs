@@ -10,6 +10,7 @@ mod commit;
 mod error;
 mod following;
 mod history;
+pub mod position_report;
 mod prepared;
 mod reload;
 mod retyped;

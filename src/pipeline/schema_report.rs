@@ -59,7 +59,7 @@ impl From<source::Error> for ReportError {
     }
 }
 
-fn question(text: impl Into<String>) -> ReportError {
+pub(super) fn question(text: impl Into<String>) -> ReportError {
     ReportError::Question(text.into())
 }
 
@@ -82,13 +82,8 @@ impl FromStr for At {
         if let Ok(position) = text.parse() {
             return Ok(Self::Position(position));
         }
-        if let Ok(time) = DateTime::parse_from_rfc3339(text) {
-            return Ok(Self::Time(time.to_utc()));
-        }
-        let forms = ["%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M"];
-        let time = forms.iter().find_map(|form| NaiveDateTime::parse_from_str(text, form).ok());
-        let day = || Some(NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?.and_time(NaiveTime::MIN));
-        time.or_else(day).map(|time| Self::Time(time.and_utc())).ok_or_else(|| {
+        let day = || Some(NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?.and_time(NaiveTime::MIN).and_utc());
+        time(text).or_else(day).map(Self::Time).ok_or_else(|| {
             format!(
                 "`{text}` is neither a time (2026-01-31 14:00, in UTC, or with a zone as in RFC 3339), nor a log position as \
                  `lakeward tables` shows it, nor a version of the Delta table"
@@ -97,17 +92,26 @@ impl FromStr for At {
     }
 }
 
+/// A time as in RFC 3339, or without a zone, which is UTC.
+pub(super) fn time(text: &str) -> Option<DateTime<Utc>> {
+    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+        return Some(time.to_utc());
+    }
+    let forms = ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M"];
+    forms.iter().find_map(|form| NaiveDateTime::parse_from_str(text, form).ok()).map(|time| time.and_utc())
+}
+
 /// A table that was asked about.
 pub(super) struct Place<'a> {
     config: &'a Config,
-    source: &'a SourceConfig,
-    name: TableName,
+    pub(super) source: &'a SourceConfig,
+    pub(super) name: TableName,
     lake: Lake,
 }
 
 impl<'a> Place<'a> {
     /// `[source/]schema.table`
-    fn find(config: &'a Config, text: &str) -> Result<Self, ReportError> {
+    pub(super) fn find(config: &'a Config, text: &str) -> Result<Self, ReportError> {
         let (named, table) = match text.split_once('/') {
             Some((source, table)) => (Some(source), table),
             None => (None, text),

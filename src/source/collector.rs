@@ -80,6 +80,8 @@ pub struct Collector {
     /// The position that the last boundary told.
     told: Position,
     committed_at: Option<DateTime<Utc>>,
+    /// Of the first transaction since the last boundary.
+    first_committed_at: Option<DateTime<Utc>>,
     transactions: u64,
     rows: usize,
     bytes: usize,
@@ -99,6 +101,7 @@ impl Collector {
             told: from.clone(),
             position: from,
             committed_at: None,
+            first_committed_at: None,
             transactions: 0,
             rows: 0,
             bytes: 0,
@@ -236,6 +239,7 @@ impl Collector {
         self.position.advance(transaction);
         self.transactions += 1;
         self.committed_at = committed_at.or(self.committed_at);
+        self.first_committed_at = self.first_committed_at.or(committed_at);
         for sink in self.sinks.values_mut() {
             sink.complete = sink.builder.rows();
         }
@@ -332,6 +336,7 @@ impl Collector {
         Event::Boundary {
             position: self.position.clone(),
             committed_at: self.committed_at,
+            first_committed_at: self.first_committed_at.take(),
             transactions: std::mem::take(&mut self.transactions),
             caught_up,
             told_at: Utc::now(),

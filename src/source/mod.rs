@@ -8,18 +8,22 @@
 //! Knows databases, knows nothing of Delta. MySQL and MariaDB live in [`mysql`], PostgreSQL in [`postgres`].
 
 mod collector;
+mod distance;
 mod error;
 mod foretold;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod log_state;
 pub mod mysql;
 mod position;
 pub mod postgres;
 mod problem;
 
 pub use collector::{Collector, CollectorLimits, Mark, RowSink};
+pub use distance::{Distance, Unit};
 pub use error::{Class, Error};
 pub use foretold::{Foretold, without};
+pub use log_state::{Kept, LogFile, LogState};
 pub use position::{GtidSet, Position, TransactionId, UnreadablePosition};
 pub use problem::{Problem, ProblemKind};
 
@@ -47,6 +51,8 @@ pub enum Event {
         position: Position,
         /// When the last of these transactions was committed, by the source's clock; `None` when unknown.
         committed_at: Option<DateTime<Utc>>,
+        /// When the first of them was.
+        first_committed_at: Option<DateTime<Utc>>,
         transactions: u64,
         /// The log had nothing more to read when this was told.
         caught_up: bool,

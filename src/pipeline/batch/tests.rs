@@ -57,6 +57,7 @@ fn boundary(lsn: u64) -> Event {
     Event::Boundary {
         position: Position::Lsn(lsn),
         committed_at: None,
+        first_committed_at: None,
         transactions: 1,
         caught_up: false,
         told_at: Utc::now(),
@@ -76,6 +77,31 @@ fn a_batch_ends_at_a_boundary() {
     assert_eq!(changes(&batch), ["truncate", "truncate applied"]);
     gatherer.add(boundary(9));
     assert_eq!(gatherer.cut().tables.len(), 1, "the open transaction came with the next batch");
+}
+
+/// Every commit of the batch says so, for whoever looks where versions of several tables meet.
+#[test]
+fn a_batch_tells_where_its_changes_begin_and_when_they_were_committed() {
+    let at = |seconds: i64| chrono::DateTime::from_timestamp(seconds, 0);
+    let boundary = |lsn: u64, first: i64, last: i64| {
+        let Event::Boundary { position, transactions, caught_up, told_at, .. } = boundary(lsn) else { unreachable!() };
+        let (committed_at, first_committed_at) = (at(last), at(first));
+        Event::Boundary { position, committed_at, first_committed_at, transactions, caught_up, told_at }
+    };
+    let mut gatherer = gatherer();
+    gatherer.add(boundary(5, 1, 2));
+    gatherer.add(truncate());
+    gatherer.add(boundary(7, 3, 4));
+    gatherer.add(boundary(9, 5, 6));
+    let batch = gatherer.cut();
+    assert_eq!(batch.after, Some(Position::Lsn(5)), "what came before concerns none of the tables");
+    assert_eq!(batch.committed.map(|committed| (committed.first, committed.last)), at(3).zip(at(6)));
+
+    gatherer.add(truncate());
+    gatherer.add(boundary(12, 7, 7));
+    let batch = gatherer.cut();
+    assert_eq!(batch.after, Some(Position::Lsn(9)));
+    assert_eq!(batch.committed.map(|committed| (committed.first, committed.last)), at(7).zip(at(7)));
 }
 
 ///

@@ -25,6 +25,7 @@ mod image;
 mod json;
 mod layout;
 mod literal;
+mod log_state;
 mod marker;
 mod moment;
 mod plan;
@@ -49,7 +50,7 @@ use tokio::sync::mpsc;
 use crate::config::{Contracts, SourceConfig};
 use crate::schema::{Shape, TableName, TableSchema};
 
-use super::{Error, Event, Foretold, Identity, Position, Problem, SnapshotEvent, Source, StreamRequest};
+use super::{Error, Event, Foretold, Identity, LogState, Position, Problem, SnapshotEvent, Source, StreamRequest};
 use connection::Session;
 
 /// A MySQL or MariaDB server; which one is asked at connect.
@@ -69,6 +70,11 @@ impl MySqlSource {
             });
         }
         Ok(Self { config, contracts })
+    }
+
+    /// How its log stands. Changes nothing.
+    pub async fn log_state(&self) -> Result<LogState, Error> {
+        log_state::read(&self.config).await
     }
 }
 

@@ -21,6 +21,7 @@ mod fill;
 mod foretell;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod log_state;
 mod newcomers;
 mod numbering;
 mod pgoutput;
@@ -44,7 +45,7 @@ use pgwire_replication::ReplicationClient;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
-use super::{Error, Event, Foretold, Identity, Position, Problem, SnapshotEvent, Source, StreamRequest};
+use super::{Error, Event, Foretold, Identity, LogState, Position, Problem, SnapshotEvent, Source, StreamRequest};
 use crate::config::{Contracts, DatabaseKind, SourceConfig};
 use crate::schema::{Shape, TableName, TableSchema};
 
@@ -71,6 +72,11 @@ impl PostgresSource {
             });
         }
         Ok(Self { config, contracts, notes: watch::Notes::default(), chosen: Arc::default() })
+    }
+
+    /// How its log stands. Changes nothing.
+    pub async fn log_state(&self) -> Result<LogState, Error> {
+        log_state::read(&self.config).await
     }
 
     /// Whether the optional event trigger tells the log about DDL ([`EVENT_TRIGGER`]).

@@ -26,6 +26,12 @@ pub struct Slot {
     #[serde(default)]
     two_phase: bool,
     confirmed_flush_lsn: Option<String>,
+    /// From here on the server keeps its log.
+    #[serde(default)]
+    pub restart_lsn: Option<String>,
+    /// With `max_slot_wal_keep_size`: so many bytes may be written before the slot is in danger.
+    #[serde(default)]
+    pub safe_wal_size: Option<i64>,
     pub wal_status: Option<String>,
     /// Since 16.
     pub conflicting: Option<bool>,
