@@ -174,7 +174,8 @@ impl Walk {
             Place::Hidden(id) => Table::open_hidden(&self.lake, "booking", &name, id).await,
         };
         self.table = opened.expect("readable").expect("there");
-        assert_eq!((self.table.version(), self.table.live_rows()), (version, rows));
+        // Another engine may have committed meanwhile.
+        assert!(self.table.version() >= version && self.table.live_rows() == rows);
         self.seen.reopened += 1;
         let Some(load) = self.table.load().cloned() else { return };
         assert_eq!((load.id, self.table.loaded()), (self.load, None));
