@@ -281,6 +281,7 @@ impl Walk {
             self.stream().await;
         }
         assert_eq!((self.check(&told), self.table.pending_rows()), (0, 0), "{told}");
+        self.table.finish().await;
     }
 }
 
