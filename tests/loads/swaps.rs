@@ -121,11 +121,10 @@ async fn goes_on(partitioned: bool) {
     let metadata_id = |world: &World, version: u64| {
         let entry = std::fs::read_to_string(world.folder().join(format!("_delta_log/{version:020}.json")));
         let entry = entry.expect("an entry");
-        let line = entry.lines().find(|line| line.contains("metaData")).map(|line| {
+        entry.lines().find(|line| line.contains("metaData")).map(|line| {
             let action: Value = serde_json::from_str(line).expect("JSON");
             action["metaData"]["id"].clone()
-        });
-        line
+        })
     };
     let old = world.seen(None);
     let id = Uuid::from_u128(7);
