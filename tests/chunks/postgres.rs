@@ -69,7 +69,6 @@ const CASES: &[Case] = &[
     Case("more_bits", "k varbit", "i::bit(9)::varbit || B'0'"),
     Case("addresses", "k inet", "('10.0.' || i || '.7/' || 20 + i % 10)::inet"),
     Case("cards", "k macaddr", "('08:00:2b:01:02:' || lpad(to_hex(i), 2, '0'))::macaddr"),
-    Case("lists", "k text[]", "ARRAY['a\"' || i, NULL, 'b,']"),
     Case("ranges", "k int4range", "int4range(i, i + 5)"),
     Case("prices", "k money", "(i - 50)::money * 1000.5"),
     Case("pairs", "k shop.pair", "ROW(i / 10, 'x, \"' || i)::shop.pair"),
