@@ -45,20 +45,16 @@ const CASES: &[Case] = &[
         "CASE i WHEN 1 THEN '' ELSE decode(lpad(to_hex(i * 2571), 8, '0'), 'hex') || '\\x00275c' END",
     ),
     Case("uuids", "k uuid", "md5(i::text)::uuid"),
-    Case(
-        "dates",
-        "k date",
-        "CASE i WHEN 1 THEN '-infinity' WHEN 2 THEN '4713-01-01 BC' ELSE '2024-01-01'::date + i END",
-    ),
+    Case("dates", "k date", "CASE i WHEN 1 THEN '0001-01-01' WHEN 2 THEN '9999-12-31' ELSE '2024-01-01'::date + i END"),
     Case(
         "local",
         "k timestamp(3)",
-        "CASE i WHEN 1 THEN 'infinity' ELSE '2024-01-01'::timestamp + i * interval '1.001 hours' END",
+        "CASE i WHEN 1 THEN '9999-12-31 23:59:59.999' ELSE '2024-01-01'::timestamp + i * interval '1.001 hours' END",
     ),
     Case(
         "instants",
         "k timestamptz",
-        "CASE i WHEN 1 THEN 'infinity' WHEN 2 THEN '0044-03-15 12:00:00 BC' ELSE '2024-10-27'::timestamptz + i * interval '15.000001 minutes' END",
+        "CASE i WHEN 1 THEN '0001-01-01 00:00:00+00' WHEN 2 THEN '9999-12-31 23:59:59.999999+00' ELSE '2024-10-27'::timestamptz + i * interval '15.000001 minutes' END",
     ),
     Case("times", "k time", "'00:00'::time + i * interval '10.5 minutes'"),
     Case("zoned_times", "k timetz", "('00:00'::time + i * interval '10.5 minutes')::timetz"),
