@@ -16,6 +16,7 @@ mod read_source;
 mod reader;
 mod secret;
 mod selection;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 #[cfg(feature = "daemon")]
@@ -33,6 +34,7 @@ pub(crate) use read_source::read_password_file;
 pub use read_source::{SourceUrl, default_server_id, default_slot, is_source_name};
 pub use secret::Secret;
 pub use selection::TableSelection;
+pub use snapshot::{DuringSnapshot, Snapshot};
 #[cfg(feature = "daemon")]
 pub use watch::Watch;
 
@@ -53,6 +55,7 @@ pub struct Config {
     pub lake: Lake,
     pub commit: Commit,
     pub memory: Memory,
+    pub snapshot: Snapshot,
     pub sources: Vec<SourceConfig>,
     pub contracts: Contracts,
     /// `[schema_changes]`: for tables whose contracts say nothing.
@@ -155,6 +158,14 @@ impl Config {
             Some(contract) => contract.schema_changes.or(&self.schema_changes),
             None => self.schema_changes.clone(),
         }
+    }
+}
+
+impl Config {
+    /// What readers see of a table while it is loaded for the first time.
+    pub fn during_snapshot(&self, source: &str, table: &str) -> DuringSnapshot {
+        let contract = self.contracts.get(source, table).and_then(|contract| contract.during_snapshot);
+        contract.unwrap_or(self.snapshot.during)
     }
 }
 

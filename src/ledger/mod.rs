@@ -9,6 +9,7 @@
 //! * `lease/`: which process runs the source (see [`Lease`]).
 //! * `notice/`: what is to be told to people (see [`Outbox`]), and in `notice-cursor/<channel>/` how far each channel is.
 //!   Of this series every number counts.
+//! * `request/`: what people ask for, such as a resync (see [`Requests`]). Here too every number counts.
 //! * `decision/`: not numbered; what people decided about schema changes (see [`Decisions`]).
 //!
 //! Nothing is ever overwritten, so two writers can't both believe they wrote number n. The ledger knows positions as
@@ -20,6 +21,7 @@ mod history;
 mod lease;
 mod outbox;
 mod prepared;
+mod requests;
 mod series;
 
 pub use cursor::Cursor;
@@ -28,6 +30,7 @@ pub use history::{History, Version};
 pub use lease::{Holder, Lease, RENEW_EVERY};
 pub use outbox::{FIRST, Outbox, OutboxEntry, kind};
 pub use prepared::{PreparedEntry, PreparedObjects};
+pub use requests::{Request, Requests, Wish};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -89,8 +92,19 @@ pub enum LoadReason {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum TableState {
-    /// A first load is under way, or was when the process ended: the lake has the table whole or not at all.
-    Loading { reason: LoadReason },
+    /// It is being loaded, or was when the process ended. How far that is, the table's own commits say.
+    Loading {
+        reason: LoadReason,
+        /// The load goes into a table of this id beside the one that readers see, which stands still until they change places.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hidden: Option<Uuid>,
+        /// The planner's estimate of its rows, for whoever watches.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rows_estimate: Option<u64>,
+        /// Of the table that readers see meanwhile: what it says if the load is given up.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        before: Option<Box<TableState>>,
+    },
     /// Follows the log.
     Streaming,
     /// Left the log at `position` for `reason`; needs a person.
@@ -134,6 +148,13 @@ pub struct Entry {
     /// By table: what the source wants to know again after a restart, in its own words.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub source_notes: BTreeMap<String, String>,
+    /// Up to which number [`Requests`] have been taken.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub requests_taken: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A source's position series, open for appending.
@@ -217,6 +238,7 @@ impl Entry {
             values: BTreeMap::new(),
             prepared: Vec::new(),
             source_notes: BTreeMap::new(),
+            requests_taken: 0,
         }
     }
 }
