@@ -98,10 +98,16 @@ pub enum TableState {
         /// The load goes into a table of this id beside the one that readers see, which stands still until they change places.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         hidden: Option<Uuid>,
-        /// The planner's estimate of its rows, for whoever watches.
+        /// The planner's estimate of its rows, and how many are loaded: for whoever watches.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rows_estimate: Option<u64>,
-        /// Of the table that readers see meanwhile: what it says if the load is given up.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        rows: u64,
+        /// Its changes come by the stream, and it has them up to the entry's position. Before that only its own position says
+        /// where it stands.
+        #[serde(default, skip_serializing_if = "is_false")]
+        follows: bool,
+        /// What becomes of the table that readers see if the load is given up.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         before: Option<Box<TableState>>,
     },
@@ -114,6 +120,51 @@ pub enum TableState {
     Waiting { change: Uuid, reason: String, position: String },
     /// The source's table is gone; the lake's stays as it was at `position`.
     Dropped { position: String, at: Option<DateTime<Utc>> },
+}
+
+impl TableState {
+    /// The beginning of a load, of which nothing is there yet.
+    pub fn to_load(reason: LoadReason) -> Self {
+        Self::Loading { reason, hidden: None, rows_estimate: None, rows: 0, follows: false, before: None }
+    }
+
+    /// The beginning of a load beside the table that is there; `before` is what becomes of that if the load is given up.
+    pub fn to_resync(id: Uuid, before: Self) -> Self {
+        Self::Loading {
+            reason: LoadReason::Again,
+            hidden: Some(id),
+            rows_estimate: None,
+            rows: 0,
+            follows: false,
+            before: Some(Box::new(before)),
+        }
+    }
+
+    /// The same, with its changes coming by the stream.
+    pub fn following(mut self) -> Self {
+        if let Self::Loading { follows, .. } = &mut self {
+            *follows = true;
+        }
+        self
+    }
+
+    /// Where a table stands that does not stream.
+    pub fn position(&self) -> Option<&str> {
+        match self {
+            Self::Stopped { position, .. } | Self::Waiting { position, .. } | Self::Dropped { position, .. } => {
+                Some(position)
+            }
+            Self::Loading { .. } | Self::Streaming => None,
+        }
+    }
+
+    /// The id of the table that is being built beside the one that readers see.
+    pub fn hidden(&self) -> Option<Uuid> {
+        match self {
+            Self::Loading { hidden, .. } => *hidden,
+            _ => None,
+        }
+    }
 }
 
 /// One entry of the position series.
@@ -151,6 +202,10 @@ pub struct Entry {
     /// Up to which number [`Requests`] have been taken.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub requests_taken: u64,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 fn is_zero(number: &u64) -> bool {

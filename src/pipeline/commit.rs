@@ -17,8 +17,8 @@ use super::batch::{Batch, Leaving, Left};
 use super::source_run::parse_position;
 use super::telling::{self, Trouble, ValueTally};
 use super::{how_to_decide, prepared};
-use crate::lake::{self, Applied, Table, TableChange};
-use crate::ledger::{Entry, History, Ledger, OutboxEntry, TableState};
+use crate::lake::{self, Applied, Lake, Table, TableChange};
+use crate::ledger::{Entry, History, Ledger, LoadReason, OutboxEntry, TableState};
 use crate::schema::{ChangeRecord, Outcome, TableName, ValueCounts};
 use crate::source::Position;
 
@@ -31,6 +31,7 @@ const WAITING_TOLD_EVERY: Duration = Duration::from_secs(600);
 /// What a source's commits work on.
 pub struct Committer {
     pub source: String,
+    pub lake: Lake,
     pub tables: HashMap<TableName, Table>,
     pub ledger: Ledger,
     pub history: History,
@@ -41,6 +42,8 @@ pub struct Committer {
     pub failed: Vec<TableName>,
     pub rows: u64,
     pub transactions: u64,
+    /// The attempt is to end, for a load begins once more.
+    pub begin_anew: bool,
     /// When the log last said that tables wait.
     pub waiting_told: Option<Instant>,
 }
@@ -171,15 +174,28 @@ impl Committer {
         Ok(event)
     }
 
-    fn stop(&mut self, table: &TableName, trouble: Trouble, position: String) {
+    pub(super) fn stop(&mut self, table: &TableName, trouble: Trouble, position: String) {
         tracing::error!(source = self.source, %table, reason = trouble.text, "table stopped; the others go on");
         self.tables.remove(table);
+        // Readers see the one that was there before.
+        let position = match self.entry.tables.get(&table.to_string()) {
+            Some(TableState::Loading { before: Some(before), .. }) => before.position().unwrap_or(&position).to_owned(),
+            _ => position,
+        };
         self.entry.tables.insert(table.to_string(), TableState::Stopped { reason: trouble.text, position });
     }
 
     /// A table leaves the stream: what is told of it.
     fn leave(&mut self, table: TableName, leaving: Leaving) -> Option<OutboxEntry> {
         let (name, position) = (table.to_string(), leaving.position.to_string());
+        let unlet = match &leaving.why {
+            Left::Refused { error, .. } => Some(error.to_string()),
+            Left::Waiting { why, .. } => Some(why.clone()),
+            Left::Stopped(_) | Left::Dropped { .. } => None,
+        };
+        if unlet.is_some_and(|why| self.begin_load_anew(&table, &why)) {
+            return None;
+        }
         match leaving.why {
             Left::Stopped(error) => {
                 let trouble = Trouble::from(&error);
@@ -222,7 +238,10 @@ impl Committer {
             if let TableState::Waiting { position: waited, .. } = state
                 && !parse_position(waited)?.covers(position)
             {
-                *state = TableState::Streaming;
+                *state = match self.tables[table].load() {
+                    None => TableState::Streaming,
+                    Some(_) => TableState::to_load(LoadReason::Added).following(),
+                };
             }
         }
         Ok(())
@@ -322,6 +341,6 @@ impl Committer {
 }
 
 /// Whether the table has more than that.
-fn is_ahead(table: &Table, position: &str) -> Result<bool, Error> {
+pub(super) fn is_ahead(table: &Table, position: &str) -> Result<bool, Error> {
     Ok(table.position() != position && parse_position(table.position())?.covers(&parse_position(position)?))
 }

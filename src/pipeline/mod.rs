@@ -10,6 +10,7 @@ mod commit;
 mod error;
 mod following;
 mod history;
+mod loading;
 mod prepared;
 mod reload;
 mod retyped;
