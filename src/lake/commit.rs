@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Error;
+use super::load_note::LoadNote;
 use super::store::cause_text;
 use crate::schema::{ChangeRecord, TableName};
 
@@ -29,6 +30,10 @@ pub struct CommitNote {
     pub schema_version: u64,
     /// The changes of the table's columns that this commit makes.
     pub changes: Vec<ChangeRecord>,
+    /// Of a table that is not loaded whole yet; every commit repeats it.
+    pub load: Option<LoadNote>,
+    /// The last load that was finished here or swapped in; every later commit repeats it.
+    pub loaded: Option<Uuid>,
 }
 
 /// What became of a PUT.
@@ -63,6 +68,12 @@ pub fn entry(
     });
     if !note.changes.is_empty() {
         ours["changes"] = serde_json::to_value(&note.changes)?;
+    }
+    if let Some(load) = &note.load {
+        ours["load"] = serde_json::to_value(load)?;
+    }
+    if let Some(loaded) = note.loaded {
+        ours["loaded"] = json!(loaded);
     }
     let info = json!({"commitInfo": {
         "timestamp": now.timestamp_millis(),
@@ -136,6 +147,12 @@ pub fn note(entry: &str) -> Option<CommitNote> {
             .get("changes")
             .and_then(|changes| serde_json::from_value(changes.clone()).ok())
             .unwrap_or_default(),
+        // A table that is not whole must never pass for one that is.
+        load: match ours.get("load") {
+            Some(load) => Some(serde_json::from_value(load.clone()).ok()?),
+            None => None,
+        },
+        loaded: ours.get("loaded").and_then(|loaded| serde_json::from_value(loaded.clone()).ok()),
     })
 }
 
@@ -172,6 +189,8 @@ mod tests {
                 after: vec![],
                 steps: vec![],
             }],
+            load: Some(LoadNote { through: Some("[7]".into()), pending: true, ..LoadNote::begin() }),
+            loaded: Some(Uuid::from_u128(8)),
         };
         let text = entry(&wanted, Uuid::new_v4(), "STREAMING UPDATE", None, &[], Utc::now()).expect("serializable");
         assert_eq!(note(&text), Some(wanted));
