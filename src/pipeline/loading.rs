@@ -12,10 +12,10 @@ use super::Error;
 use crate::ledger::{LoadReason, TableState};
 use crate::lake::{self, LoadNote, Table};
 use crate::schema::TableName;
-use crate::snapshot::{Merged, Place, Ready};
+use crate::snapshot::{ChunkPlace, Merged, Ready};
 
 /// What came of a chunk: where it has its place, and its rows.
-pub type Outcome = (Place, u64, Merged);
+pub type Outcome = (ChunkPlace, u64, Merged);
 
 impl Committer {
     /// Merges chunks, each table's in order; a table that becomes whole by it streams from then on.
@@ -26,7 +26,9 @@ impl Committer {
             let (place, rows, name) = (chunk.place(), chunk.rows, chunk.table.clone());
             // What follows a chunk that is void may not be called merged before it.
             let merged = if void.contains(&name) {
-                chunk.staged.chunk.abort().await;
+                if let Some(table) = self.tables.get(&name) {
+                    chunk.staged.chunk.discard(table).await;
+                }
                 Merged::Void
             } else {
                 self.merge_one(chunk).await?
@@ -41,21 +43,20 @@ impl Committer {
 
     async fn merge_one(&mut self, chunk: Ready) -> Result<Merged, Error> {
         let Ready { table: name, staged, through, rows, again, last, .. } = chunk;
-        let Some(table) = self.tables.get_mut(&name) else {
-            staged.chunk.abort().await;
-            return Ok(Merged::Gone);
-        };
-        let Some(before) = table.load().filter(|_| staged.opened.holds(table)).cloned() else {
-            staged.chunk.abort().await;
-            return Ok(Merged::Void);
-        };
+        let Some(table) = self.tables.get_mut(&name) else { return Ok(Merged::Gone) };
+        let Some(before) = table.load().cloned() else { return Ok(Merged::Gone) };
         let position = held_position(table, self.entry.streamed())?;
         let rows_loaded = before.rows + rows;
         let note = LoadNote { through: through.or(before.through.clone()), rows: rows_loaded, again, ..before };
-        let merged = table.merge_chunk(staged.chunk, note, &position).await;
+        match table.merge_chunk(staged.chunk, note, &position).await {
+            Ok(lake::Merged::Applied(_)) => {}
+            Ok(lake::Merged::Void) => return Ok(Merged::Void),
+            Err(error) => return self.load_failed(&name, error).await,
+        }
         let again = again || table.load().is_some_and(|note| note.pending);
-        if let Err(error) = merged {
-            return self.load_failed(&name, error).await;
+        if last && again {
+            // They are visible by the time when the next chunk is opened.
+            table.forget_tombstones();
         }
         if !staged.values.is_empty() {
             note_values(&mut self.entry, &self.source, &name, &staged.values);
@@ -79,12 +80,12 @@ impl Committer {
         let hidden = state.and_then(TableState::hidden);
         let resynced = matches!(state, Some(TableState::Loading { reason: LoadReason::Again, .. }));
         let told = !matches!(state, Some(TableState::Loading { reason: LoadReason::First, .. }));
-        let finished = match hidden {
-            Some(_) => {
-                table.finish().await;
-                Table::swap_in(&self.lake, &self.source, table, &position).await
+        let finished = match table.finish_load(&position).await {
+            Ok(_) if hidden.is_some() => {
+                lake::reached("load.finished").await;
+                self.swap(table, &position).await
             }
-            None => table.finish_load(&position).await.map(|_| table),
+            finished => finished.map(|_| table),
         };
         let table = match finished {
             Ok(table) => table,
@@ -99,6 +100,11 @@ impl Committer {
         self.entry.tables.insert(name.to_string(), TableState::Streaming);
         self.write_entry().await?;
         Ok(Merged::Finished)
+    }
+
+    async fn swap(&self, hidden: Table, position: &str) -> Result<Table, lake::Error> {
+        let main = Table::open_to_replace(&self.lake, &self.source, hidden.name()).await?;
+        Table::swap(main, hidden, position).await
     }
 
     /// The lake can't take the load any further: the table stops, or the attempt ends.

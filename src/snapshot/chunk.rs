@@ -1,7 +1,7 @@
 //! Reads one chunk of a table and puts it into files that nobody sees yet.
 //!
 //! The rows are of a short transaction of the chunk's own. They are brought into the shape that the table had when the chunk
-//! was opened; whether it still has that shape is asked again before they are merged.
+//! was opened; whether it still has that shape is asked again when they are merged.
 
 use std::sync::Arc;
 
@@ -9,35 +9,12 @@ use tokio::sync::mpsc;
 
 use super::Error;
 use super::throttle::Throttle;
-use crate::lake::{self, ChunkWriter, StagedChunk, Table};
+use crate::lake::{self, ChunkWriter, StagedChunk};
 use crate::schema::{Op, Shape, TableName, TableRows, TableSchema, ValueCounts};
-use crate::source::{self, Chunk, ChunkEvent, ChunkRows, Position, Source};
+use crate::source::{Chunk, ChunkEvent, ChunkRows, Position, Source};
 
 /// Batches between the reader and the writer.
 const CHANNEL_BATCHES: usize = 2;
-
-/// How the table was when a chunk was opened: what is read has a place in it only while it is still so.
-#[derive(Clone)]
-pub struct Opened {
-    shape: Arc<Shape>,
-    schema_version: u64,
-    truncations: u64,
-}
-
-impl Opened {
-    pub fn of(table: &Table) -> Self {
-        Self {
-            shape: table.shape().clone(),
-            schema_version: table.schema_version(),
-            truncations: table.truncations(),
-        }
-    }
-
-    /// Whether nothing has passed since that makes the chunk void: no change of columns, no TRUNCATE.
-    pub fn holds(&self, table: &Table) -> bool {
-        self.schema_version == table.schema_version() && self.truncations == table.truncations()
-    }
-}
 
 /// A chunk that was read and written.
 pub struct Staged {
@@ -45,7 +22,6 @@ pub struct Staged {
     pub rows: u64,
     /// What it sees is not beyond this position.
     pub high: Position,
-    pub opened: Opened,
     /// Values that have no faithful lake form.
     pub values: ValueCounts,
 }
@@ -62,59 +38,52 @@ pub(super) async fn read<S: Source>(
     source: &S,
     table: &TableName,
     chunk: &Chunk,
-    opened: Opened,
-    writer: ChunkWriter,
+    mut writer: ChunkWriter,
     throttle: &Throttle,
 ) -> Result<Outcome, Error> {
     let (sender, receiver) = mpsc::channel(CHANNEL_BATCHES);
     let (read, written) =
-        tokio::join!(source.read_chunk(table, chunk, None, sender), write(receiver, &opened.shape, writer, throttle));
-    let (staged, values) = match written? {
-        Written::Staged(staged, values) => (staged, values),
-        Written::OtherColumns(finding) => {
+        tokio::join!(source.read_chunk(table, chunk, None, sender), write(receiver, &mut writer, throttle));
+    let error: Error = match (read, written) {
+        (Ok(read), Ok(Written::Rows(values))) => {
+            let staged = writer.finish().await?;
+            return Ok(Outcome::Staged(Staged { chunk: staged, rows: read.rows, high: read.high, values }));
+        }
+        (_, Ok(Written::OtherColumns(finding))) => {
+            writer.abort().await;
             return Ok(Outcome::OtherColumns { before: source.head().await?, finding });
         }
-        Written::Incomplete(writer) => {
-            writer.abort().await;
-            // The reader ended without a word of its schema or in the middle.
-            read?;
-            return Err(source::Error::ReceiverGone.into());
-        }
+        // The reader only notices that the writer is gone; the writer knows why.
+        (_, Err(cause)) => cause,
+        (Err(cause), _) => cause.into(),
     };
-    match read {
-        Ok(read) => Ok(Outcome::Staged(Staged { chunk: staged, rows: read.rows, high: read.high, opened, values })),
-        Err(cause) => {
-            staged.abort().await;
-            Err(cause.into())
-        }
-    }
+    writer.abort().await;
+    Err(error)
 }
 
 enum Written {
-    Staged(StagedChunk, ValueCounts),
+    Rows(ValueCounts),
     OtherColumns(String),
-    Incomplete(ChunkWriter),
 }
 
 async fn write(
     mut events: mpsc::Receiver<ChunkEvent>,
-    shape: &Shape,
-    mut writer: ChunkWriter,
+    writer: &mut ChunkWriter,
     throttle: &Throttle,
 ) -> Result<Written, Error> {
+    let shape = writer.shape().clone();
     let mut schema: Option<Arc<TableSchema>> = None;
     let mut values = ValueCounts::default();
     while let Some(event) = events.recv().await {
         match event {
             ChunkEvent::Schema(read) => {
-                if let Some(finding) = difference(shape, &read) {
-                    writer.abort().await;
+                if let Some(finding) = difference(&shape, &read) {
                     return Ok(Written::OtherColumns(finding));
                 }
                 schema = Some(read);
             }
             ChunkEvent::Rows(ChunkRows { rows, unfaithful }) => {
-                let Some(schema) = &schema else { return Ok(Written::Incomplete(writer)) };
+                let Some(schema) = &schema else { continue };
                 let count = rows.num_rows();
                 let ops = vec![Op::Insert; count];
                 let rows = TableRows { schema: schema.clone(), rows, ops, unchanged: Vec::new(), unfaithful };
@@ -123,18 +92,12 @@ async fn write(
                     source,
                 })?;
                 values.add(&rows.schema, &rows.unfaithful);
-                if let Err(cause) = writer.write(&rows.rows).await {
-                    writer.abort().await;
-                    return Err(cause.into());
-                }
+                writer.write(&rows.rows).await?;
                 throttle.take(count as u64).await;
             }
         }
     }
-    if schema.is_none() {
-        return Ok(Written::Incomplete(writer));
-    }
-    Ok(Written::Staged(writer.finish().await?, values))
+    Ok(Written::Rows(values))
 }
 
 /// Why rows of this schema have no place in the shape.

@@ -15,7 +15,7 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::task::{JoinError, JoinSet};
 
 use super::Error;
-use super::chunk::{self, Opened, Outcome, Staged};
+use super::chunk::{self, Outcome, Staged};
 use super::progress::Progress;
 use super::throttle::Throttle;
 use crate::config;
@@ -44,13 +44,13 @@ pub struct Loader<S> {
     tables: BTreeMap<TableName, Load>,
     tasks: JoinSet<Done>,
     reading: usize,
-    /// The source shows to new snapshots what the lake has: before that no chunk is opened.
-    visible: bool,
     stopped: Vec<(TableName, Error)>,
 }
 
 /// The load of one table.
 struct Load {
+    /// The source shows to new snapshots what the table has had by the stream: before that no chunk is opened.
+    visible: bool,
     /// All chunks are to be read once more after this pass: updates waited for their rows when the process ended.
     again: bool,
     /// Chunks of another pass are not this one's.
@@ -83,7 +83,8 @@ enum SlotState {
 }
 
 enum Done {
-    Visible(Result<(), source::Error>),
+    /// Of one table, or of all that there are.
+    Visible { table: Option<(TableName, u64)>, seen: Result<(), source::Error> },
     Planned { table: TableName, pass: u64, chunk: Result<Chunk, Error> },
     Read { table: TableName, pass: u64, number: u64, outcome: Result<Outcome, Error> },
 }
@@ -118,15 +119,21 @@ pub enum Merged {
 
 /// Where a chunk has its place, to tell the loader of it.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct ChunkPlace {
     table: TableName,
     number: u64,
     pass: u64,
 }
 
+impl ChunkPlace {
+    pub fn table(&self) -> &TableName {
+        &self.table
+    }
+}
+
 impl Ready {
-    pub fn place(&self) -> Place {
-        Place { table: self.table.clone(), number: self.number, pass: self.pass }
+    pub fn place(&self) -> ChunkPlace {
+        ChunkPlace { table: self.table.clone(), number: self.number, pass: self.pass }
     }
 }
 
@@ -142,30 +149,33 @@ fn pauses() -> ExponentialBackoff {
 impl<S: Source> Loader<S> {
     /// `known`: positions that the tables have; nothing is read before new snapshots see all of them.
     pub fn new(source: Arc<S>, source_name: &str, settings: config::Snapshot, known: Vec<Position>) -> Self {
-        let mut tasks = JoinSet::new();
-        let asked = source.clone();
-        tasks.spawn(async move {
-            for position in known {
-                if let Err(error) = asked.visible(&position).await {
-                    return Done::Visible(Err(error));
-                }
-            }
-            Done::Visible(Ok(()))
-        });
-        Self {
+        let mut loader = Self {
             source,
             source_name: source_name.to_owned(),
             throttle: Arc::new(Throttle::new(settings.rows_per_second_max)),
             settings,
             tables: BTreeMap::new(),
-            tasks,
+            tasks: JoinSet::new(),
             reading: 0,
-            visible: false,
             stopped: Vec::new(),
-        }
+        };
+        loader.await_visible(None, known);
+        loader
     }
 
-    /// Takes up a table where its note says. `again`: it goes into a table beside the one that is there.
+    /// No chunk is opened before everything in these positions is visible.
+    fn await_visible(&mut self, table: Option<(TableName, u64)>, known: Vec<Position>) {
+        let source = self.source.clone();
+        self.tasks.spawn(async move {
+            let mut seen = Ok(());
+            for position in known {
+                seen = seen.and(source.visible(&position).await);
+            }
+            Done::Visible { table, seen }
+        });
+    }
+
+    /// Takes up a table where its note says. A resync goes into a table beside the one that is there.
     pub fn add(&mut self, table: &Table, rows_estimate: Option<u64>, resync: bool) {
         let Some(note) = table.load() else { return };
         let through = note.through.as_deref().and_then(|text| match serde_json::from_str::<KeyBound>(text) {
@@ -176,8 +186,9 @@ impl<S: Source> Loader<S> {
                 None
             }
         });
-        let progress = Progress::resume(&self.source_name, table.name(), rows_estimate, note.rows, resync);
+        let progress = Progress::start(&self.source_name, table.name(), rows_estimate, note.rows, resync);
         let load = Load {
+            visible: false,
             again: note.again || note.pending,
             pass: 0,
             planned: through,
@@ -230,9 +241,6 @@ impl<S: Source> Loader<S> {
     /// Begins whatever may begin: `tables` are as the stream has left them at `reached`.
     pub fn advance(&mut self, tables: &HashMap<TableName, Table>, reached: &Position) -> Result<(), Error> {
         self.tables.retain(|name, _| tables.contains_key(name));
-        if !self.visible || self.tables.is_empty() {
-            return Ok(());
-        }
         let now = Instant::now();
         let held_max = self.settings.parallelism * HELD_FACTOR;
         let mut held: usize = self.tables.values().map(Load::held).sum();
@@ -241,7 +249,7 @@ impl<S: Source> Loader<S> {
         order.sort_by_key(|name| self.tables.get(name).map_or(0, Load::held));
         for name in order {
             let (Some(load), Some(table)) = (self.tables.get_mut(&name), tables.get(&name)) else { continue };
-            if load.not_before.is_some_and(|at| at > now) {
+            if !load.visible || load.not_before.is_some_and(|at| at > now) {
                 continue;
             }
             load.not_before = None;
@@ -261,7 +269,7 @@ impl<S: Source> Loader<S> {
                 if !room || until.as_ref().is_some_and(|until| !reached.covers(until)) {
                     break;
                 }
-                let opened = Opened::of(table);
+                // Before the chunk is opened, so that it is known what passes from then on.
                 let writer = ChunkWriter::begin(table)?;
                 slot.state = SlotState::Reading;
                 held += 1;
@@ -269,7 +277,7 @@ impl<S: Source> Loader<S> {
                 let (source, throttle, chunk) = (self.source.clone(), self.throttle.clone(), slot.chunk.clone());
                 let (name, pass, number) = (name.clone(), load.pass, slot.number);
                 self.tasks.spawn(async move {
-                    let outcome = chunk::read(source.as_ref(), &name, &chunk, opened, writer, &throttle).await;
+                    let outcome = chunk::read(source.as_ref(), &name, &chunk, writer, &throttle).await;
                     Done::Read { table: name, pass, number, outcome }
                 });
             }
@@ -287,9 +295,12 @@ impl<S: Source> Loader<S> {
 
     fn take(&mut self, done: Result<Done, JoinError>) -> Result<(), Error> {
         match done.map_err(Error::Task)? {
-            Done::Visible(seen) => {
+            Done::Visible { table, seen } => {
                 seen?;
-                self.visible = true;
+                for (name, load) in &mut self.tables {
+                    let is_meant = table.as_ref().is_none_or(|(table, pass)| table == name && *pass == load.pass);
+                    load.visible |= is_meant && (table.is_some() || load.pass == 0);
+                }
             }
             Done::Planned { table, pass, chunk } => {
                 let Some(load) = self.tables.get_mut(&table).filter(|load| load.pass == pass) else { return Ok(()) };
@@ -343,6 +354,11 @@ impl<S: Source> Loader<S> {
     /// Something of this table's load failed: it is tried again after a pause, or the table stops, or the attempt ends.
     fn failed(&mut self, table: TableName, error: Error) -> Result<(), Error> {
         let Some(load) = self.tables.get_mut(&table) else { return Ok(()) };
+        if matches!(error, Error::Source(source::Error::BoundsVoid { .. })) {
+            tracing::warn!(source = self.source_name, %table, %error, "the load begins at its first chunk again");
+            load.begin_again();
+            return Ok(());
+        }
         match (error.is_transient(), &error) {
             (true, _) => {
                 let Some(pause) = load.pauses.next() else { return Err(error) };
@@ -388,8 +404,8 @@ impl<S: Source> Loader<S> {
         ready
     }
 
-    /// What came of a chunk that was taken.
-    pub fn merged(&mut self, place: &Place, rows: u64, merged: Merged) {
+    /// What came of a chunk that was taken. `known`: positions that its table has.
+    pub fn merged(&mut self, place: &ChunkPlace, rows: u64, merged: Merged, known: Vec<Position>) {
         let Some(load) = self.tables.get_mut(&place.table).filter(|load| load.pass == place.pass) else { return };
         match merged {
             Merged::Done => {
@@ -406,10 +422,11 @@ impl<S: Source> Loader<S> {
                 tracing::info!(source = self.source_name, table = %place.table,
                     "updates wait for the rest of their rows: all chunks are read once more");
                 load.rows += rows;
-                load.slots.clear();
-                load.pass += 1;
                 load.again = false;
-                (load.planned, load.planned_all, load.planning) = (None, false, false);
+                load.begin_again();
+                load.visible = false;
+                let pass = load.pass;
+                self.await_visible(Some((place.table.clone(), pass)), known);
             }
             Merged::Finished => {
                 if let Some(load) = self.tables.remove(&place.table) {
@@ -422,6 +439,13 @@ impl<S: Source> Loader<S> {
 }
 
 impl Load {
+    /// Chunks are read from the first one again; what is under way of others comes to nothing.
+    fn begin_again(&mut self) {
+        self.slots.clear();
+        self.pass += 1;
+        (self.planned, self.planned_all, self.planning) = (None, false, false);
+    }
+
     /// Chunks that are read or wait to be merged.
     fn held(&self) -> usize {
         self.slots.iter().filter(|slot| !matches!(slot.state, SlotState::Waiting(_))).count()

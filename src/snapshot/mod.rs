@@ -11,10 +11,13 @@ mod loader;
 mod progress;
 mod throttle;
 
-pub use chunk::{Opened, Staged};
-pub use loader::{Loader, Merged, Place, Ready};
+pub use chunk::Staged;
+pub use loader::{ChunkPlace, Loader, Merged, Ready};
+
+use std::collections::BTreeMap;
 
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use crate::lake::{self, FirstLoad, Lake, Table};
 use crate::ledger::{self, History, Version};
@@ -56,14 +59,15 @@ pub struct Loaded {
     pub values: ValueCounts,
 }
 
-/// Loads `tables` and adds them, open, to `loaded`: also those that were complete before an error came. Their layouts are in the history
-/// before they are in the lake.
+/// Loads `tables` and adds them, open, to `loaded`: also those that were complete before an error came. Their layouts are in
+/// the history before they are in the lake. Those that are `hidden` are built beside the ones that are there.
 pub async fn first_load<S: Source>(
     source: &S,
     source_name: &str,
     lake: &Lake,
     history: &mut History,
     tables: &[TableName],
+    hidden: &BTreeMap<TableName, Uuid>,
     loaded: &mut Vec<Loaded>,
 ) -> Result<(), Error> {
     if tables.is_empty() {
@@ -71,7 +75,7 @@ pub async fn first_load<S: Source>(
     }
     let (sender, receiver) = mpsc::channel(CHANNEL_BATCHES);
     let (read, written) =
-        tokio::join!(source.snapshot(tables, sender), write(receiver, source_name, lake, history, loaded));
+        tokio::join!(source.snapshot(tables, sender), write(receiver, source_name, lake, history, hidden, loaded));
     match (read, written) {
         // The reader only notices that the writer is gone; the writer knows why.
         (Err(source::Error::ReceiverGone), Err(cause)) | (Ok(()), Err(cause)) => Err(cause),
@@ -85,6 +89,7 @@ async fn write(
     source_name: &str,
     lake: &Lake,
     history: &mut History,
+    hidden: &BTreeMap<TableName, Uuid>,
     loaded: &mut Vec<Loaded>,
 ) -> Result<(), Error> {
     let mut open: Option<(FirstLoad, Progress)> = None;
@@ -95,9 +100,11 @@ async fn write(
                 if let Some(layout) = layout {
                     remember(history, &schema.name, &position, &layout).await?;
                 }
-                let progress = Progress::start(source_name, &schema.name, rows_estimate);
+                let place = hidden.get(&schema.name).map_or(lake::Place::Open, |id| lake::Place::Hidden(*id));
+                let again = place != lake::Place::Open;
+                let progress = Progress::start(source_name, &schema.name, rows_estimate, 0, again);
                 values = ValueCounts::default();
-                open = Some((FirstLoad::begin(lake, source_name, schema, position.to_string())?, progress));
+                open = Some((FirstLoad::begin_at(lake, source_name, schema, position.to_string(), place)?, progress));
             }
             SnapshotEvent::Rows { rows, unfaithful } => {
                 if let Some((mut load, mut progress)) = open.take() {

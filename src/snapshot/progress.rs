@@ -35,17 +35,9 @@ const FIRST: Words =
 const AGAIN: Words = Words { begins: "resync begins", goes_on: "resync goes on", done: "resync done" };
 
 impl Progress {
-    /// A table's first load.
-    pub fn start(source: &str, table: &TableName, rows_estimate: Option<u64>) -> Self {
-        Self::begin(source, table, rows_estimate, 0, FIRST)
-    }
-
-    /// One that may have been under way before, or, `again`, goes into a table beside the one that is there.
-    pub fn resume(source: &str, table: &TableName, rows_estimate: Option<u64>, before: u64, again: bool) -> Self {
-        Self::begin(source, table, rows_estimate, before, if again { AGAIN } else { FIRST })
-    }
-
-    fn begin(source: &str, table: &TableName, rows_estimate: Option<u64>, before: u64, words: Words) -> Self {
+    /// `before`: rows that an earlier process loaded. `again`: it goes into a table beside the one that is there.
+    pub fn start(source: &str, table: &TableName, rows_estimate: Option<u64>, before: u64, again: bool) -> Self {
+        let words = if again { AGAIN } else { FIRST };
         match before {
             0 => tracing::info!(source, %table, rows_estimate, "{}", words.begins),
             rows => tracing::info!(source, %table, rows_estimate, rows, "{}", words.goes_on),

@@ -273,7 +273,11 @@ impl<S: Source> Loop<'_, S> {
             Work::Batch => self.last_ledger = Instant::now(),
             Work::Chunks(outcomes) => {
                 for (place, rows, merged) in outcomes {
-                    self.loader.merged(&place, rows, merged);
+                    let mut known = vec![self.reached.clone()];
+                    if let Some(table) = committer.tables.get(place.table()) {
+                        known.push(parse_position(table.position())?);
+                    }
+                    self.loader.merged(&place, rows, merged, known);
                 }
             }
         }

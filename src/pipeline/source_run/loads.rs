@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::super::commit::Committer;
-use super::super::Error;
+use super::super::{Error, table_name};
 use super::prepare::Found;
 use super::{SourceRun, parse_position};
 use crate::lake::{LoadNote, Place, Table};
@@ -109,6 +109,19 @@ impl<S: Source> SourceRun<S> {
         }
     }
 
+    /// Removes what is left of builds that `before` knows and `now` does not. Failing to is harmless.
+    pub(super) async fn tidy_up(&self, before: &BTreeMap<String, TableState>, now: &BTreeMap<String, TableState>) {
+        for (table, state) in before {
+            let (Some(id), Some(name)) = (state.hidden(), table_name(table)) else { continue };
+            if now.get(table).and_then(TableState::hidden) == Some(id) {
+                continue;
+            }
+            if let Err(error) = Table::discard_hidden(&self.lake, &self.name, &name, id).await {
+                tracing::warn!(source = self.name, table, %error, "what was built of it is left behind");
+            }
+        }
+    }
+
     /// Finds a table that is, or is to be, built beside the one that readers see.
     pub(super) async fn look_at_hidden(
         &self,
@@ -130,6 +143,11 @@ impl<S: Source> SourceRun<S> {
             return Ok(());
         }
         match Table::open_hidden(&self.lake, &self.name, name, id).await? {
+            // It is whole and was about to change places, or is keyless and was loaded in one piece.
+            Some(table) if table.load().is_none() => {
+                let table = self.swap(table).await?;
+                found.open.insert(name.clone(), table);
+            }
             Some(table) => drop(found.open.insert(name.clone(), table)),
             None if is_declared => found.to_begin.push(ToBegin { name: name.clone(), place: Place::Hidden(id) }),
             None => {
@@ -140,6 +158,17 @@ impl<S: Source> SourceRun<S> {
             }
         }
         Ok(())
+    }
+
+    /// Puts a table that is whole in the place of the one that readers see.
+    pub(super) async fn swap(&self, hidden: Table) -> Result<Table, Error> {
+        let main = Table::open_to_replace(&self.lake, &self.name, hidden.name()).await?;
+        let position = hidden.position().to_owned();
+        let table = Table::swap(main, hidden, &position).await?;
+        let rows = table.live_rows();
+        tracing::info!(source = self.name, table = %table.name(), version = table.version(), rows, position,
+            "the table is whole");
+        Ok(table)
     }
 
     /// Makes the tables that are to be begun, empty, each at an exact position of its own. One that can't be begun stops;
@@ -197,7 +226,7 @@ impl<S: Source> SourceRun<S> {
         };
         let note = LoadNote { id, ..LoadNote::begin() };
         let position = start.position.to_string();
-        match Table::create(&self.lake, &self.name, start.schema, &position, note, place).await {
+        match Table::create(&self.lake, &self.name, start.schema, position, note, place).await {
             Ok(table) => {
                 // A table loaded anew starts its counters anew.
                 entry.values.remove(&name.to_string());
@@ -245,9 +274,22 @@ impl Found {
     }
 }
 
-/// Whether a table can be loaded in chunks: those without a key can't be merged by it.
-pub(super) fn in_chunks(schema: &TableSchema) -> bool {
-    schema.identity == RowIdentity::Key && !schema.key.is_empty()
+/// Which tables are loaded in chunks, and which in one piece: those without a key can't be merged by it.
+pub(super) fn in_chunks(
+    to_begin: Vec<ToBegin>,
+    discovered: &[TableSchema],
+) -> (Vec<ToBegin>, BTreeMap<TableName, uuid::Uuid>) {
+    let mut whole = BTreeMap::new();
+    let mut chunked = Vec::new();
+    for one in to_begin {
+        let schema = discovered.iter().find(|schema| schema.name == one.name);
+        let keyless = schema.is_some_and(|schema| schema.identity != RowIdentity::Key || schema.key.is_empty());
+        match one.place {
+            Place::Hidden(id) if keyless => drop(whole.insert(one.name, id)),
+            _ => chunked.push(one),
+        }
+    }
+    (chunked, whole)
 }
 
 /// A log may run ahead of what snapshots see: it is read from where the tables begin that were just loaded, or are just being

@@ -12,7 +12,7 @@ use super::super::prepared::{self, PreparedSets};
 use super::super::retyped::retyped;
 use super::super::telling::{self, ValueTally};
 use super::super::{Error, table_name};
-use super::loads::{ToBegin, rewind};
+use super::loads::{ToBegin, in_chunks, rewind};
 use super::{SourceRun, locked, parse_position, verdicts};
 use crate::lake::Table;
 use crate::ledger::{Entry, History, Ledger, LoadReason, OutboxEntry, TableState};
@@ -147,9 +147,11 @@ impl<S: Source> SourceRun<S> {
         }
         let mut values = ValueTally::default();
         let missing = std::mem::take(&mut found.missing);
+        let (to_begin, whole) = in_chunks(std::mem::take(&mut found.to_begin), &discovered);
         for Loaded { table, values: counts } in
-            self.load_missing(missing, &mut history, &from, &mut found.states).await?
+            self.load_missing(missing, &whole, &mut history, &from, &mut found.states).await?
         {
+            let table = if whole.contains_key(table.name()) { self.swap(table).await? } else { table };
             // A table loaded anew starts its counters anew.
             entry.values.remove(&table.name().to_string());
             if !counts.is_empty() {
@@ -158,7 +160,6 @@ impl<S: Source> SourceRun<S> {
             }
             found.open.insert(table.name().clone(), table);
         }
-        let to_begin = std::mem::take(&mut found.to_begin);
         self.begin_loads(to_begin, &mut history, &mut entry, &mut found).await?;
         if rewind(&mut from, &found, &entry.tables)? {
             // The next start must begin here too.
@@ -198,6 +199,7 @@ impl<S: Source> SourceRun<S> {
         }
         ledger.append(&entry).await?;
         ledger.prepared().forget(&leftovers).await;
+        self.tidy_up(&before, &entry.tables).await;
         let committer = Committer {
             source: self.name.clone(),
             lake: self.lake.clone(),
@@ -381,17 +383,22 @@ impl<S: Source> SourceRun<S> {
         Ok(())
     }
 
-    /// First loads. A table that can't be loaded is stopped; the others are loaded without it.
+    /// Loads in one piece: tables that are missing, and those that are built anew out of sight. A table that can't be loaded
+    /// is stopped; the others are loaded without it.
     async fn load_missing(
         &self,
         mut missing: Vec<TableName>,
+        hidden: &BTreeMap<TableName, Uuid>,
         history: &mut History,
         from: &Position,
         states: &mut BTreeMap<String, TableState>,
     ) -> Result<Vec<Loaded>, Error> {
         let mut loaded = Vec::new();
+        missing.extend(hidden.keys().cloned());
         loop {
-            let load = snapshot::first_load(self.source.as_ref(), &self.name, &self.lake, history, &missing, &mut loaded).await;
+            let source = self.source.as_ref();
+            let load =
+                snapshot::first_load(source, &self.name, &self.lake, history, &missing, hidden, &mut loaded).await;
             let Err(error) = load else { return Ok(loaded) };
             let (snapshot::Error::Source(crate::source::Error::Table { table, .. })
             | snapshot::Error::Lake(crate::lake::Error::Table { table, .. })) = &error
@@ -410,6 +417,10 @@ impl<S: Source> SourceRun<S> {
             missing.retain(|name| !loaded.iter().any(|done| done.table.name() == name));
             let mut still_missing = Vec::new();
             for name in missing {
+                if hidden.contains_key(&name) {
+                    still_missing.push(name);
+                    continue;
+                }
                 match Table::open(&self.lake, &self.name, &name).await? {
                     Some(table) => loaded.push(Loaded { table, values: ValueCounts::default() }),
                     None => still_missing.push(name),
