@@ -6,11 +6,14 @@
 mod check;
 pub mod exit;
 mod init;
+mod loading;
 mod log;
 mod notify;
 mod output;
+mod resync;
 mod run;
 mod schema;
+mod snapshot;
 mod tables;
 
 use std::path::{Path, PathBuf};
@@ -59,6 +62,10 @@ pub enum Command {
     Init(init::Init),
     /// Shows each table's state, rows, version, position and lag
     Tables(tables::Tables),
+    /// Loads tables anew beside those that the lake has, while everything goes on, and puts them in their place in one commit
+    Resync(resync::Resync),
+    /// Loads tables for the first time that the configuration selects and the lake lacks
+    Snapshot(snapshot::Snapshot),
     /// Tries the channels that notices leave by, or lists them
     Notify(notify::Notify),
     /// Shows a table's columns and their history, plans changes, and decides about those that wait
@@ -70,7 +77,13 @@ impl Command {
     pub fn default_log_level(&self) -> &'static str {
         match self {
             Self::Run(_) => "info",
-            Self::Check(_) | Self::Init(_) | Self::Tables(_) | Self::Schema(_) | Self::Notify(_) => "warn",
+            Self::Check(_)
+            | Self::Init(_)
+            | Self::Tables(_)
+            | Self::Resync(_)
+            | Self::Snapshot(_)
+            | Self::Schema(_)
+            | Self::Notify(_) => "warn",
         }
     }
 }
@@ -83,6 +96,8 @@ pub async fn dispatch(cli: Cli) -> Exit {
         Command::Run(run) => run.run(config).await,
         Command::Init(init) => init.run().await,
         Command::Tables(tables) => tables.run(config).await,
+        Command::Resync(resync) => resync.run(config).await,
+        Command::Snapshot(snapshot) => snapshot.run(config).await,
         Command::Notify(notify) => notify.run(config).await,
         Command::Schema(schema) => schema.run(config).await,
     };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{ChangePolicies, DuringSnapshot};
+use super::ChangePolicies;
 
 /// What becomes of a column's values that its lake type cannot hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,8 +48,6 @@ pub struct Contract {
     pub value_policy: ValuePolicy,
     pub value_policies: BTreeMap<String, ValuePolicy>,
     pub without_key: WithoutKey,
-    /// Otherwise as `[snapshot]` says.
-    pub during_snapshot: Option<DuringSnapshot>,
     /// `[schema_changes]`
     pub schema_changes: ChangePolicies,
 }

@@ -29,12 +29,13 @@ pub(crate) use load::lake_url;
 pub use notice::{
     Digest, EVENT_KINDS, Email, NoticeChannel, Notices, Patterns, Route, SmtpSecurity, Transport, is_mail_address,
 };
+pub(crate) use problem::nearest;
 pub use problem::{ConfigError, ConfigProblem};
 pub(crate) use read_source::read_password_file;
 pub use read_source::{SourceUrl, default_server_id, default_slot, is_source_name};
 pub use secret::Secret;
 pub use selection::TableSelection;
-pub use snapshot::{DuringSnapshot, Snapshot};
+pub use snapshot::Snapshot;
 #[cfg(feature = "daemon")]
 pub use watch::Watch;
 
@@ -158,14 +159,6 @@ impl Config {
             Some(contract) => contract.schema_changes.or(&self.schema_changes),
             None => self.schema_changes.clone(),
         }
-    }
-}
-
-impl Config {
-    /// What readers see of a table while it is loaded for the first time.
-    pub fn during_snapshot(&self, source: &str, table: &str) -> DuringSnapshot {
-        let contract = self.contracts.get(source, table).and_then(|contract| contract.during_snapshot);
-        contract.unwrap_or(self.snapshot.during)
     }
 }
 

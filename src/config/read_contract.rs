@@ -7,7 +7,6 @@ use super::change_policy::read_change_policies;
 use super::load::{parse, read_text};
 use super::problem::nearest;
 use super::reader::{Findings, Source, TableReader};
-use super::snapshot::read_during;
 use super::{Contract, ValuePolicy, WithoutKey};
 
 const TABLE: &str = "database.table or schema.table";
@@ -111,7 +110,6 @@ fn read_contract(root: &TableReader, sources: &[&str]) -> Option<(Contract, Opti
                 WithoutKey::default()
             }
         });
-    let during_snapshot = read_during(root);
     let schema_changes = read_change_policies(root);
     root.finish();
     let table = table?;
@@ -128,7 +126,6 @@ fn read_contract(root: &TableReader, sources: &[&str]) -> Option<(Contract, Opti
         value_policy,
         value_policies,
         without_key,
-        during_snapshot,
         schema_changes,
     };
     Some((contract, table.line))

@@ -1,21 +1,10 @@
-//! `[snapshot]`: how tables are loaded.
+//! `[snapshot]`: how tables are loaded beside the stream.
 
 use super::reader::TableReader;
 
 const PARALLELISM: &str = "a number of chunks from 1 to 64";
 const CHUNK_ROWS: &str = "a number of rows from 1 to 10000000";
 const RATE: &str = "a number of rows a second; 0 for no limit";
-const DURING: &str = "\"partial\" or \"hidden\"";
-
-/// What readers see of a table while it is loaded for the first time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DuringSnapshot {
-    /// The table, growing.
-    #[default]
-    Partial,
-    /// Nothing, until it is whole.
-    Hidden,
-}
 
 /// See the module text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,13 +14,11 @@ pub struct Snapshot {
     pub chunk_rows: u64,
     /// Over all tables of a source; 0: no limit.
     pub rows_per_second_max: u64,
-    /// For tables whose contracts say nothing.
-    pub during: DuringSnapshot,
 }
 
 impl Default for Snapshot {
     fn default() -> Self {
-        Self { parallelism: 4, chunk_rows: 100_000, rows_per_second_max: 0, during: DuringSnapshot::default() }
+        Self { parallelism: 4, chunk_rows: 100_000, rows_per_second_max: 0 }
     }
 }
 
@@ -43,21 +30,7 @@ pub(super) fn read_snapshot(root: &TableReader) -> Snapshot {
         parallelism: parallelism.map_or(default.parallelism, |number| number as usize),
         chunk_rows: snapshot.integer("chunk_rows", 1..=10_000_000, CHUNK_ROWS).unwrap_or(default.chunk_rows),
         rows_per_second_max: snapshot.integer("rows_per_second_max", 0..=u64::MAX, RATE).unwrap_or(0),
-        during: read_during(&snapshot).unwrap_or_default(),
     };
     snapshot.finish();
     read
-}
-
-/// `during_snapshot`, of `[snapshot]` or of a contract.
-pub(super) fn read_during(table: &TableReader) -> Option<DuringSnapshot> {
-    let found = table.text("during_snapshot", DURING)?;
-    match found.value.as_str() {
-        "partial" => Some(DuringSnapshot::Partial),
-        "hidden" => Some(DuringSnapshot::Hidden),
-        other => {
-            table.problem("during_snapshot", format!("is `{other}`"), DURING);
-            None
-        }
-    }
 }

@@ -60,7 +60,6 @@ fn the_smallest_configuration_gets_the_documented_defaults() {
     assert_eq!(config.commit.bytes_max, 256 << 20);
     assert_eq!(config.memory.budget_bytes, 512 << 20);
     assert_eq!(config.snapshot, Snapshot::default());
-    assert_eq!(config.during_snapshot("booking", "booking.coupons"), DuringSnapshot::Partial);
     let source = &config.sources[0];
     assert_eq!(source.address(), "db.example:3306");
     assert_eq!((source.user.as_str(), source.tls), ("cdc", Tls::Prefer));
@@ -97,7 +96,6 @@ fn every_key_is_read() {
             parallelism = 8
             chunk_rows = 500
             rows_per_second_max = 20_000
-            during_snapshot = "hidden"
             [[source]]
             name = "shop-eu"
             url = "postgresql://c%40dc@[::1]:6000/sh%20op"
@@ -126,7 +124,6 @@ fn every_key_is_read() {
             exclude = ["note"]
             owners = ["coupons@example.org"]
             description = "Every coupon ever issued."
-            during_snapshot = "partial"
             "#,
         ),
     ]);
@@ -154,11 +151,7 @@ fn every_key_is_read() {
     assert_eq!(contract.owners, ["coupons@example.org"]);
     assert_eq!(contract.description.as_deref(), Some("Every coupon ever issued."));
     assert!(config.contracts.get("shop-eu", "booking.coupons").is_none());
-    let snapshot =
-        Snapshot { parallelism: 8, chunk_rows: 500, rows_per_second_max: 20_000, during: DuringSnapshot::Hidden };
-    assert_eq!(config.snapshot, snapshot);
-    assert_eq!(config.during_snapshot("booking", "booking.coupons"), DuringSnapshot::Partial);
-    assert_eq!(config.during_snapshot("shop-eu", "booking.coupons"), DuringSnapshot::Hidden);
+    assert_eq!(config.snapshot, Snapshot { parallelism: 8, chunk_rows: 500, rows_per_second_max: 20_000 });
 }
 
 #[test]

@@ -453,7 +453,7 @@ pub(super) fn damaged(schema: &TableSchema, finding: String) -> Error {
     Error::Table {
         table: schema.name.to_string(),
         finding,
-        remedy: "remove the table's folder in the lake and restart to load it again".to_owned(),
+        remedy: "load it again with `lakeward resync`".to_owned(),
     }
 }
 

@@ -512,7 +512,7 @@ impl Table {
             return Err(Error::Table {
                 table: self.shape.lake.name.to_string(),
                 finding: format!("another engine changed its schema in version {}", fresh.version),
-                remedy: "remove the table's folder in the lake and restart to load it again".to_owned(),
+                remedy: "load it again with `lakeward resync`".to_owned(),
             });
         }
         // What is in mind only: no commit but ours changes it.

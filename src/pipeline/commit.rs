@@ -106,6 +106,7 @@ impl Committer {
                     }
                 }
                 Part::Failed(trouble) => {
+                    let trouble = trouble.named(&self.source, &table.to_string());
                     // It does not hold this batch; where exactly it stands, its own last commit says.
                     batch.leaving.remove(&table);
                     events.push(telling::stopped(&self.source, &table.to_string(), &before, &trouble));
@@ -198,13 +199,13 @@ impl Committer {
         }
         match leaving.why {
             Left::Stopped(error) => {
-                let trouble = Trouble::from(&error);
+                let trouble = Trouble::from(&error).named(&self.source, &name);
                 let event = telling::stopped(&self.source, &name, &position, &trouble);
                 self.stop(&table, trouble, position);
                 Some(event)
             }
             Left::Refused { record, error } => {
-                let trouble = Trouble::from(&error);
+                let trouble = Trouble::from(&error).named(&self.source, &name);
                 let event = telling::refused(&self.source, &record, &position, &trouble);
                 self.stop(&table, trouble, position);
                 Some(event)

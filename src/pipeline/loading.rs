@@ -118,6 +118,7 @@ impl Committer {
 
     /// A table that is being loaded stops.
     pub async fn stop_load(&mut self, name: &TableName, trouble: Trouble) -> Result<(), Error> {
+        let trouble = trouble.named(&self.source, &name.to_string());
         let position = self.entry.streamed().to_owned();
         let event = telling::stopped(&self.source, &name.to_string(), &position, &trouble);
         self.ledger.outbox().append(&event).await?;

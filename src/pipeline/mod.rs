@@ -10,6 +10,7 @@ mod commit;
 mod error;
 mod following;
 mod history;
+pub mod load_request;
 mod loading;
 mod prepared;
 mod reload;
@@ -137,6 +138,13 @@ pub async fn run(
     }
     digests.finish(if options.until_caught_up { DIGESTS_ONE_SHOT_MAX } else { DIGESTS_MAX }).await;
     Ok(RunSummary { sources })
+}
+
+/// Runs one source until it has caught up and its loads are done.
+pub async fn run_one(config: &Config, name: &str, stop: CancellationToken) -> Option<SourceSummary> {
+    let source = config.sources.iter().find(|source| source.name == name)?.clone();
+    let options = RunOptions { until_caught_up: true };
+    Some(run_source(config, source, options, &Holder::this_process(), stop).await)
 }
 
 async fn run_source(

@@ -138,8 +138,8 @@ impl View<'_> {
                     finding: "a row was updated or deleted, which its contract (`without_key = \"append\"`) rules out"
                         .to_owned(),
                     remedy:
-                        "remove `without_key` from the contract or give the table a key, remove the table's folder \
-                             in the lake and restart to load it again"
+                        "remove `without_key` from the contract or give the table a key, then load it \
+                             again with `lakeward resync`"
                             .to_owned(),
                 });
             }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::super::commit::Committer;
+use super::super::telling::with_command;
 use super::super::{Error, table_name};
 use super::prepare::Found;
 use super::{SourceRun, parse_position};
@@ -94,6 +95,7 @@ impl<S: Source> SourceRun<S> {
             _ => {
                 let position = held.unwrap_or_else(|| entry.position.clone());
                 let reason = format!("its resync was given up, and it has had no changes since {position}; {RESYNC}");
+                let reason = with_command(&reason, &self.name, &text);
                 TableState::Stopped { reason, position }
             }
         };
@@ -269,6 +271,7 @@ impl Found {
             _ => None,
         };
         let position = before.unwrap_or(&entry.position).to_owned();
+        let reason = with_command(&reason, source, table);
         tracing::error!(source, table, reason, position, "table can't be loaded; the others go on");
         self.states.insert(table.to_owned(), TableState::Stopped { reason, position });
     }

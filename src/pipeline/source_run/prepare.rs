@@ -47,6 +47,7 @@ pub(super) struct Found {
 
 impl Found {
     fn stop(&mut self, source: &str, table: &TableName, reason: String, position: String) {
+        let reason = telling::with_command(&reason, source, &table.to_string());
         tracing::error!(source, %table, reason, position, "table is stopped");
         self.states.insert(table.to_string(), TableState::Stopped { reason, position });
     }
@@ -320,7 +321,7 @@ impl<S: Source> SourceRun<S> {
         if declared.is_some_and(|declared| declared.identity != schema.identity) {
             tracing::warn!(source = self.name, table = %name, lake = ?schema.identity, "what identifies its rows has \
                 changed at the source or in its contract; if the log does not tell how, the lake goes on as it was loaded, \
-                until the table's folder is removed and it is loaded again");
+                until it is loaded again with `lakeward resync`");
         }
         let contract = self.config.contracts.get(&self.name, &name.to_string());
         for column in &mut schema.columns {
@@ -371,7 +372,7 @@ impl<S: Source> SourceRun<S> {
         for name in unpublished {
             let Some(table) = found.open.remove(&name) else { continue };
             let reason = "it was not in the publication for a while, and its changes of that time are not in the log \
-                          that lakeward reads; remove its folder in the lake and restart to load it again";
+                          that lakeward reads; load it again with `lakeward resync`";
             found.stop(&self.name, &name, reason.to_owned(), table.position().to_owned());
         }
         for event in telling::newly_stopped(&self.name, &found.states, &entry.tables) {
@@ -411,7 +412,8 @@ impl<S: Source> SourceRun<S> {
                 return Err(error.into());
             }
             tracing::error!(source = self.name, table, reason = %error, "table can't be loaded; the others go on");
-            let state = TableState::Stopped { reason: error.to_string(), position: from.to_string() };
+            let reason = telling::with_command(&error.to_string(), &self.name, table);
+            let state = TableState::Stopped { reason, position: from.to_string() };
             states.insert(table.clone(), state);
             // Those that were complete before the error came are there.
             missing.retain(|name| !loaded.iter().any(|done| done.table.name() == name));
@@ -500,7 +502,7 @@ fn unfollowed(table: &Table, entry: Option<&Entry>) -> Result<Option<String>, Er
         return Ok(None);
     }
     Ok(Some(format!(
-        "it was not captured between {} and {}; remove its folder in the lake and restart to load it again",
+        "it was not captured between {} and {}; load it again with `lakeward resync`",
         table.position(),
         entry.position
     )))
