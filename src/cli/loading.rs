@@ -101,7 +101,8 @@ async fn one_source(config: &Config, asking: &Asking, stop: &CancellationToken) 
     loop {
         let reports = asking.reports().await.map_err(failed)?;
         if reports.iter().all(LoadReport::is_settled) {
-            let stopped = reports.iter().any(|report| report.state != "streaming");
+            let whole = |report: &LoadReport| report.state == "streaming" || asking.wish == Wish::Cancel;
+            let stopped = !reports.iter().all(whole);
             return Ok(if stopped { Exit::TableStopped } else { Exit::Ok });
         }
         if stop.is_cancelled() {

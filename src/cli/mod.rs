@@ -76,14 +76,9 @@ impl Command {
     /// The level when nothing is said about logging.
     pub fn default_log_level(&self) -> &'static str {
         match self {
-            Self::Run(_) => "info",
-            Self::Check(_)
-            | Self::Init(_)
-            | Self::Tables(_)
-            | Self::Resync(_)
-            | Self::Snapshot(_)
-            | Self::Schema(_)
-            | Self::Notify(_) => "warn",
+            // The latter two may have to run a source.
+            Self::Run(_) | Self::Resync(_) | Self::Snapshot(_) => "info",
+            Self::Check(_) | Self::Init(_) | Self::Tables(_) | Self::Schema(_) | Self::Notify(_) => "warn",
         }
     }
 }

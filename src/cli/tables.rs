@@ -43,7 +43,10 @@ fn as_text(reports: &[TableReport]) -> String {
         vec![
             report.source.clone(),
             report.table.clone(),
-            report.state.clone(),
+            match report.loaded_percent {
+                Some(percent) => format!("{} {percent} %", report.state),
+                None => report.state.clone(),
+            },
             known(report.rows.map(output::grouped)),
             known(report.version.map(|version| version.to_string())),
             known(report.lag_seconds.map(output::duration)),
@@ -89,6 +92,7 @@ mod tests {
             table: table.into(),
             state: state.into(),
             rows,
+            loaded_percent: (state == "loading").then_some(40),
             version: rows.map(|_| 12),
             position: rows.map(|_| "mariadb:0-1-100".to_owned()),
             lag_seconds: rows.map(|_| 3.04),

@@ -11,8 +11,8 @@ use super::change_policy::read_change_policies;
 use super::read_contract::{LoadedContract, read_contracts};
 use super::read_notice::{read_channels, read_notices};
 use super::read_source::read_source;
-use super::snapshot::read_snapshot;
 use super::reader::{Findings, Found, Source, TableReader};
+use super::snapshot::read_snapshot;
 use super::{Commit, Config, ConfigError, Contracts, DatabaseKind, Lake, Memory, SourceConfig};
 
 /// An environment variable by name; injected so that tests need not change the process.

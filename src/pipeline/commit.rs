@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 use super::Error;
 use super::batch::{Batch, Leaving, Left};
@@ -44,6 +45,8 @@ pub struct Committer {
     pub transactions: u64,
     /// The attempt is to end, for a load begins once more.
     pub begin_anew: bool,
+    /// Builds out of sight that nobody goes on with.
+    pub abandoned: Vec<(TableName, Uuid)>,
     /// When the log last said that tables wait.
     pub waiting_told: Option<Instant>,
 }
@@ -136,6 +139,7 @@ impl Committer {
         }
         self.ledger.append(&self.entry).await?;
         self.ledger.prepared().forget(&decided).await;
+        self.tidy_up().await;
         self.tell_waiting();
         Ok(())
     }
@@ -180,7 +184,10 @@ impl Committer {
         self.tables.remove(table);
         // Readers see the one that was there before.
         let position = match self.entry.tables.get(&table.to_string()) {
-            Some(TableState::Loading { before: Some(before), .. }) => before.position().unwrap_or(&position).to_owned(),
+            Some(TableState::Loading { before: Some(before), hidden, .. }) => {
+                self.abandoned.extend(hidden.map(|id| (table.clone(), id)));
+                before.position().unwrap_or(&position).to_owned()
+            }
             _ => position,
         };
         self.entry.tables.insert(table.to_string(), TableState::Stopped { reason: trouble.text, position });

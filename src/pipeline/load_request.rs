@@ -103,7 +103,7 @@ fn check(source: &SourceConfig, table: &str, captured: &[TableSchema]) -> Result
 /// One source's part of what is asked: the ledger it is entered into, and read from.
 pub struct Asking {
     pub wanted: Wanted,
-    wish: Wish,
+    pub wish: Wish,
     lake: Lake,
     /// Of the request, once it is entered.
     number: Option<u64>,
@@ -136,7 +136,9 @@ impl Asking {
                 Wish::Resync => match state {
                     Some(TableState::Loading { hidden: Some(_), .. }) => false,
                     Some(TableState::Loading { .. }) => {
-                        return Err(question(format!("{table} is being loaded for the first time: there is nothing to resync")));
+                        return Err(question(format!(
+                            "{table} is being loaded for the first time: there is nothing to resync"
+                        )));
                     }
                     _ => !is_asked,
                 },
@@ -188,7 +190,8 @@ impl Asking {
 
 fn asked_for(open: &[Request], table: &str, wish: Wish) -> bool {
     let last = open.iter().rev().find(|request| {
-        let concerns = matches!(request.wish, Wish::Resync | Wish::Cancel) == matches!(wish, Wish::Resync | Wish::Cancel);
+        let concerns =
+            matches!(request.wish, Wish::Resync | Wish::Cancel) == matches!(wish, Wish::Resync | Wish::Cancel);
         concerns && request.tables.iter().any(|name| name == table)
     });
     last.is_some_and(|request| request.wish == wish)
@@ -214,7 +217,14 @@ fn load_report(source: &str, table: &str, state: Option<&TableState>, asked: boo
         }
         Some(TableState::Dropped { .. }) => "dropped",
     };
-    LoadReport { source: source.to_owned(), table: table.to_owned(), state: word.to_owned(), rows, rows_estimate, error }
+    LoadReport {
+        source: source.to_owned(),
+        table: table.to_owned(),
+        state: word.to_owned(),
+        rows,
+        rows_estimate,
+        error,
+    }
 }
 
 /// Every resync that is asked for or under way.

@@ -6,11 +6,11 @@
 
 use chrono::Utc;
 
+use super::Error;
 use super::commit::{Committer, is_ahead, note_values};
 use super::telling::{self, Trouble};
-use super::Error;
-use crate::ledger::{LoadReason, TableState};
 use crate::lake::{self, LoadNote, Table};
+use crate::ledger::{LoadReason, TableState};
 use crate::schema::TableName;
 use crate::snapshot::{ChunkPlace, Merged, Ready};
 
@@ -124,19 +124,31 @@ impl Committer {
         self.ledger.outbox().append(&event).await?;
         self.stop(name, trouble, position);
         self.failed.push(name.clone());
-        self.write_entry().await
+        self.write_entry().await?;
+        self.tidy_up().await;
+        Ok(())
+    }
+
+    /// Removes builds that nobody goes on with; no entry names them any more. Failing to is harmless.
+    pub(super) async fn tidy_up(&mut self) {
+        for (table, id) in std::mem::take(&mut self.abandoned) {
+            if let Err(error) = Table::discard_hidden(&self.lake, &self.source, &table, id).await {
+                tracing::warn!(source = self.source, %table, %error, "what was built of it is left behind");
+            }
+        }
     }
 
     /// A change that policy does not let through, for a table that is being built anew: its source has it already, so the
     /// load begins once more, with the table as it is now.
     pub fn begin_load_anew(&mut self, name: &TableName, why: &str) -> bool {
-        let Some(TableState::Loading { hidden: Some(_), before: Some(before), .. }) =
+        let Some(TableState::Loading { hidden: Some(id), before: Some(before), .. }) =
             self.entry.tables.get(&name.to_string())
         else {
             return false;
         };
         tracing::warn!(source = self.source, table = %name, why, "its columns changed while it was loaded again: the load \
             begins once more");
+        self.abandoned.push((name.clone(), *id));
         let anew = TableState::to_resync(uuid::Uuid::new_v4(), TableState::clone(before));
         self.tables.remove(name);
         self.entry.tables.insert(name.to_string(), anew);

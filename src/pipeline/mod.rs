@@ -92,6 +92,9 @@ pub struct TableReport {
     /// `loading`, `streaming`, `stopped`, `waiting` (for a decision), `dropped` (at the source) or `not loaded`.
     pub state: String,
     pub rows: Option<u64>,
+    /// How much of it is loaded, while it is loading, as far as the source can guess. `rows` are those that readers see.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loaded_percent: Option<u8>,
     /// Delta version.
     pub version: Option<u64>,
     /// The log position that the table is known to hold.
@@ -187,6 +190,12 @@ pub async fn tables(config: &Config) -> Result<Vec<TableReport>, Error> {
                 Some(name) => lake::Table::summary(&lake, &source.name, &name).await?,
                 None => None,
             };
+            let loaded_percent = match state {
+                TableState::Loading { rows, rows_estimate: Some(estimate), .. } if *estimate > 0 => {
+                    Some((rows.saturating_mul(100) / estimate).min(99) as u8)
+                }
+                _ => None,
+            };
             let (state, position, error, lag_seconds) = match state {
                 TableState::Loading { .. } => ("loading", entry.streamed().to_owned(), None, None),
                 TableState::Streaming => ("streaming", entry.streamed().to_owned(), None, lag_seconds),
@@ -202,6 +211,7 @@ pub async fn tables(config: &Config) -> Result<Vec<TableReport>, Error> {
                 table: table.clone(),
                 state: state.to_owned(),
                 rows: summary.as_ref().map(|summary| summary.rows),
+                loaded_percent,
                 version: summary.as_ref().map(|summary| summary.version),
                 position: Some(position),
                 lag_seconds,
@@ -229,6 +239,7 @@ fn not_loaded(source: &str, pattern: &str) -> TableReport {
         table: pattern.to_owned(),
         state: "not loaded".to_owned(),
         rows: None,
+        loaded_percent: None,
         version: None,
         position: None,
         lag_seconds: None,

@@ -30,7 +30,10 @@ pub struct Staged {
 pub(super) enum Outcome {
     Staged(Staged),
     /// The source's table has other columns than those that the stream has reached: in front of this position they changed.
-    OtherColumns { before: Position, finding: String },
+    OtherColumns {
+        before: Position,
+        finding: String,
+    },
 }
 
 /// Reads a chunk. An error leaves nothing behind that anybody refers to.
@@ -87,10 +90,9 @@ async fn write(
                 let count = rows.num_rows();
                 let ops = vec![Op::Insert; count];
                 let rows = TableRows { schema: schema.clone(), rows, ops, unchanged: Vec::new(), unfaithful };
-                let rows = shape.project(rows).map_err(|source| lake::Error::Arrow {
-                    table: shape.lake.name.to_string(),
-                    source,
-                })?;
+                let rows = shape
+                    .project(rows)
+                    .map_err(|source| lake::Error::Arrow { table: shape.lake.name.to_string(), source })?;
                 values.add(&rows.schema, &rows.unfaithful);
                 writer.write(&rows.rows).await?;
                 throttle.take(count as u64).await;

@@ -84,9 +84,21 @@ enum SlotState {
 
 enum Done {
     /// Of one table, or of all that there are.
-    Visible { table: Option<(TableName, u64)>, seen: Result<(), source::Error> },
-    Planned { table: TableName, pass: u64, chunk: Result<Chunk, Error> },
-    Read { table: TableName, pass: u64, number: u64, outcome: Result<Outcome, Error> },
+    Visible {
+        table: Option<(TableName, u64)>,
+        seen: Result<(), source::Error>,
+    },
+    Planned {
+        table: TableName,
+        pass: u64,
+        chunk: Result<Chunk, Error>,
+    },
+    Read {
+        table: TableName,
+        pass: u64,
+        number: u64,
+        outcome: Result<Outcome, Error>,
+    },
 }
 
 /// A chunk that is to be merged now.
@@ -255,7 +267,8 @@ impl<S: Source> Loader<S> {
             load.not_before = None;
             if !load.planning && !load.planned_all && load.slots.len() < held_max {
                 load.planning = true;
-                let (source, schema, after) = (self.source.clone(), table.shape().source_schema(), load.planned.clone());
+                let (source, schema, after) =
+                    (self.source.clone(), table.shape().source_schema(), load.planned.clone());
                 let (name, pass, rows) = (name.clone(), load.pass, self.settings.chunk_rows);
                 self.tasks.spawn(async move {
                     let chunk = source.next_chunk(&schema, after.as_ref(), rows).await.map_err(Error::from);

@@ -30,8 +30,7 @@ struct Words {
     done: &'static str,
 }
 
-const FIRST: Words =
-    Words { begins: "first load begins", goes_on: "first load goes on", done: "first load done" };
+const FIRST: Words = Words { begins: "first load begins", goes_on: "first load goes on", done: "first load done" };
 const AGAIN: Words = Words { begins: "resync begins", goes_on: "resync goes on", done: "resync done" };
 
 impl Progress {
@@ -67,8 +66,16 @@ impl Progress {
                 let rate = rows.saturating_sub(self.before) as f64 / self.started.elapsed().as_secs_f64();
                 let left = self.rows_estimate.map(|estimate| estimate.saturating_sub(rows) as f64);
                 let eta_seconds = left.filter(|_| rate > 0.0).map(|left| (left / rate).round());
-                tracing::info!(source = self.source, table = self.table, rows, rows_estimate = self.rows_estimate,
-                    rows_per_second = rate.round(), eta_seconds, "{}", self.words.goes_on);
+                tracing::info!(
+                    source = self.source,
+                    table = self.table,
+                    rows,
+                    rows_estimate = self.rows_estimate,
+                    rows_per_second = rate.round(),
+                    eta_seconds,
+                    "{}",
+                    self.words.goes_on
+                );
             }
             None => {}
         }

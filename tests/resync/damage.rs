@@ -29,7 +29,8 @@ fn live_files(table: &Path) -> BTreeMap<String, Value> {
 
 /// Another engine's commit.
 fn commit(table: &Path, actions: &[Value]) {
-    let next = (0_u64..).find(|version| !table.join(format!("_delta_log/{version:020}.json")).exists()).expect("a number");
+    let next =
+        (0_u64..).find(|version| !table.join(format!("_delta_log/{version:020}.json")).exists()).expect("a number");
     let info = json!({"commitInfo": {"operation": "WRITE", "timestamp": 1_700_000_000_000_i64}});
     let lines: Vec<String> = [&[info], actions].concat().iter().map(Value::to_string).collect();
     fs::write(table.join(format!("_delta_log/{next:020}.json")), lines.join("\n") + "\n").expect("writable");
@@ -64,8 +65,16 @@ async fn a_damaged_table_is_mended(kind: Kind) {
     // Stale ones: the file as it was before the change.
     let (path, stale) = loaded.iter().next().expect("the first load");
     commit(&folder, &[remove(&now[path]), json!({ "add": stale })]);
-    assert!(case.oracle.differences(&case.database.oracle_url(), &case.lake().display().to_string(),
-        &[&case.database.table("goods")]).is_some(), "the damage does not show");
+    assert!(
+        case.oracle
+            .differences(
+                &case.database.oracle_url(),
+                &case.lake().display().to_string(),
+                &[&case.database.table("goods")]
+            )
+            .is_some(),
+        "the damage does not show"
+    );
     case.lakeward.catch_up();
     let done = case.resync("goods", &[]);
     assert_code(&done, 0);

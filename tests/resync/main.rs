@@ -117,8 +117,10 @@ async fn fill(session: &mut Session) {
         .await;
     let ids: Vec<i64> = (-QUIET..0).chain(0..BUSY).collect();
     for ids in ids.chunks(100) {
-        let rows: Vec<String> =
-            ids.iter().map(|id| format!("({id}, '객실 {id}', {id}.25, '{}')", writers::large_text(*id as u64))).collect();
+        let rows: Vec<String> = ids
+            .iter()
+            .map(|id| format!("({id}, '객실 {id}', {id}.25, '{}')", writers::large_text(*id as u64)))
+            .collect();
         session.run(&format!("INSERT INTO goods VALUES {}", rows.join(","))).await;
     }
     session.run("INSERT INTO other VALUES (1, 1)").await;

@@ -56,17 +56,26 @@ impl<S: Source> SourceRun<S> {
             return Ok(false);
         }
         entry.requests_taken = last;
+        let states = entry.tables.clone();
         for request in asked {
             for text in &request.tables {
                 let declared = discovered.iter().find(|schema| schema.name.to_string() == *text);
                 match (request.wish, declared) {
                     (Wish::Snapshot, _) => {}
-                    (Wish::Cancel, _) => self.cancel(entry, text),
-                    (Wish::Resync, None) => tracing::warn!(source = self.name, table = text,
-                        "a resync was asked for, but the table is not at the source, or is not captured"),
+                    (Wish::Cancel, _) => self.cancel(entry, text, states.get(text)),
+                    (Wish::Resync, None) => tracing::warn!(
+                        source = self.name,
+                        table = text,
+                        "a resync was asked for, but the table is not at the source, or is not captured"
+                    ),
                     (Wish::Resync, Some(schema)) => {
-                        tracing::info!(source = self.name, table = text, by = request.by, reason = request.reason,
-                            "a resync was asked for");
+                        tracing::info!(
+                            source = self.name,
+                            table = text,
+                            by = request.by,
+                            reason = request.reason,
+                            "a resync was asked for"
+                        );
                         self.begin_resync(entry, &schema.name, request.id).await?;
                     }
                 }
@@ -103,11 +112,16 @@ impl<S: Source> SourceRun<S> {
         Ok(())
     }
 
-    fn cancel(&self, entry: &mut Entry, table: &str) {
+    /// `stood`: how the table was before anything of this was asked for.
+    fn cancel(&self, entry: &mut Entry, table: &str, stood: Option<&TableState>) {
         let Some(state) = entry.tables.get_mut(table) else { return };
-        if let TableState::Loading { hidden: Some(_), before: Some(before), .. } = state {
-            tracing::warn!(source = self.name, table, "its resync is cancelled");
-            *state = TableState::clone(before);
+        let Some(id) = state.hidden() else { return };
+        tracing::warn!(source = self.name, table, "its resync is cancelled");
+        match (&*state, stood) {
+            // It was never begun.
+            (_, Some(stood)) if stood.hidden() != Some(id) => *state = stood.clone(),
+            (TableState::Loading { before: Some(before), .. }, _) => *state = TableState::clone(before),
+            _ => {}
         }
     }
 

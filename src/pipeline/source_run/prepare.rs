@@ -64,7 +64,8 @@ impl<S: Source> SourceRun<S> {
         if let Some(entry) = &entry {
             locked(&self.lag).note(entry.fresh_until, &entry.position);
         }
-        let other_history = entry.as_ref().map(|entry| entry.history.clone()).filter(|known| *known != identity.history);
+        let other_history =
+            entry.as_ref().map(|entry| entry.history.clone()).filter(|known| *known != identity.history);
         let mut history = History::open(self.lake.ledger_store(&self.name)?).await?;
         let mut durable = entry.as_ref().map(|entry| parse_position(&entry.position)).transpose()?;
         let mut undecided = prepared::load(&ledger, entry.as_ref()).await?;
@@ -212,6 +213,7 @@ impl<S: Source> SourceRun<S> {
             values,
             failed: Vec::new(),
             begin_anew: false,
+            abandoned: Vec::new(),
             rows: 0,
             transactions: 0,
             waiting_told: None,
