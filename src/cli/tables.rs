@@ -102,11 +102,13 @@ mod tests {
         let reports = [
             report("booking.coupons", "streaming", Some(1_234_567), None),
             report("booking.x", "stopped", None, Some("a column was dropped")),
+            report("booking.y", "loading", None, None),
         ];
         let expected = "\
-SOURCE   TABLE            STATE           ROWS  VERSION   LAG  POSITION
-booking  booking.coupons  streaming  1 234 567       12  3.0s  mariadb:0-1-100
-booking  booking.x        stopped            -        -     -  -
+SOURCE   TABLE            STATE              ROWS  VERSION   LAG  POSITION
+booking  booking.coupons  streaming     1 234 567       12  3.0s  mariadb:0-1-100
+booking  booking.x        stopped               -        -     -  -
+booking  booking.y        loading 40 %          -        -     -  -
 booking booking.x: a column was dropped";
         assert_eq!(as_text(&reports), expected);
     }
