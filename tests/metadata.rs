@@ -223,7 +223,7 @@ async fn rows_before_a_statement_are_read_as_they_lay(kind: Kind) {
     case.session.run(&unclear.replace("'c','a'", "'a','c'")).await;
     case.session.run("INSERT INTO t (id, e) VALUES (41, 'c'); ALTER TABLE t COMMENT 'later'").await;
     case.session.run("INSERT INTO other VALUES (41, 1)").await;
-    case.stops("t", &["is not certain", "another statement about the table", "remove the table's folder"]);
+    case.stops("t", &["is not certain", "another statement about the table", "lakeward resync"]);
     case.assert_equal(&["other"]);
     // As the reason says.
     let folder = case.scratch.path().join("lake/src").join(case.database.table("t").replace('.', "/"));
@@ -267,7 +267,7 @@ async fn statements_that_the_lake_cannot_follow_stop_the_table(kind: Kind) {
         case.follow(&["t", "other"]);
         case.session.run(statement).await;
         case.session.run("INSERT INTO other VALUES (1, 1)").await;
-        case.stops("t", &[told, "remove the table's folder"]);
+        case.stops("t", &[told, "lakeward resync"]);
         case.assert_equal(&["other"]);
     }
 }

@@ -689,7 +689,7 @@ async fn what_cannot_be_applied_stops_the_table() {
                 assert_eq!(last, wanted, "{case}: {story:#?}");
             } else {
                 assert!(last.starts_with("Stopped") && last.contains(wanted), "{case}: {story:#?}");
-                assert!(last.contains("remove the table's folder"), "{case}: {last}");
+                assert!(last.contains("lakeward resync"), "{case}: {last}");
             }
             run(&mut app, "drop database if exists lw_stop").await;
         }

@@ -657,7 +657,7 @@ async fn a_table_that_took_another_ones_name_stops_and_the_others_go_on() {
         .collect();
     assert!(
         matches!(&*stopped, [only] if only.contains("shop.remade: ") && only.contains("it was dropped and created again")
-            && only.contains("remove the table's folder")),
+            && only.contains("lakeward resync")),
         "{stopped:?}"
     );
     let gone =

@@ -191,6 +191,11 @@ pub(super) fn of_error(error: &anyhow::Error) -> Exit {
     error.chain().find_map(known).unwrap_or(Exit::Unexpected)
 }
 
+/// Whether an error only says that another process runs the source.
+pub(super) fn of_held(error: &pipeline::Error) -> Option<Exit> {
+    (Exit::from(error) == Exit::Busy).then_some(Exit::Busy)
+}
+
 /// What a run's end means. A daemon that was told to stop ends well even when a table stopped while it ran; a one-shot
 /// run has not done what it was asked for then.
 pub fn of_run(run: &Result<pipeline::RunSummary, pipeline::Error>, until_caught_up: bool) -> Exit {

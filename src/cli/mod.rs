@@ -6,12 +6,15 @@
 mod check;
 pub mod exit;
 mod init;
+mod loading;
 mod log;
 mod notify;
 mod output;
 mod position;
+mod resync;
 mod run;
 mod schema;
+mod snapshot;
 mod tables;
 
 use std::path::{Path, PathBuf};
@@ -63,6 +66,10 @@ pub enum Command {
     /// Shows how far each source's tables are in its log; with --at, which versions of its tables hold exactly what was
     /// committed up to one point
     Position(position::Position),
+    /// Loads tables anew beside those that the lake has, while everything goes on, and puts them in their place in one commit
+    Resync(resync::Resync),
+    /// Loads tables for the first time that the configuration selects and the lake lacks
+    Snapshot(snapshot::Snapshot),
     /// Tries the channels that notices leave by, or lists them
     Notify(notify::Notify),
     /// Shows a table's columns and their history, plans changes, and decides about those that wait
@@ -73,7 +80,8 @@ impl Command {
     /// The level when nothing is said about logging.
     pub fn default_log_level(&self) -> &'static str {
         match self {
-            Self::Run(_) => "info",
+            // The latter two may have to run a source.
+            Self::Run(_) | Self::Resync(_) | Self::Snapshot(_) => "info",
             Self::Check(_)
             | Self::Init(_)
             | Self::Tables(_)
@@ -93,6 +101,8 @@ pub async fn dispatch(cli: Cli) -> Exit {
         Command::Init(init) => init.run().await,
         Command::Tables(tables) => tables.run(config).await,
         Command::Position(position) => position.run(config).await,
+        Command::Resync(resync) => resync.run(config).await,
+        Command::Snapshot(snapshot) => snapshot.run(config).await,
         Command::Notify(notify) => notify.run(config).await,
         Command::Schema(schema) => schema.run(config).await,
     };

@@ -80,19 +80,19 @@ fn hangups(reread: Arc<Notify>) -> anyhow::Result<impl Future<Output = ()>> {
 }
 
 /// SIGINT and SIGTERM. Listening begins when it is made, so that no signal is missed.
-struct Signals {
+pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Signals {
-    fn listen() -> anyhow::Result<Self> {
+    pub(super) fn listen() -> anyhow::Result<Self> {
         let listen = |kind| signal(kind).context("cannot listen for signals");
         Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
     }
 
     /// Ends when the process is told twice to stop; the process with it.
-    async fn stop_on_first_exit_on_second(mut self, stop: CancellationToken) {
+    pub(super) async fn stop_on_first_exit_on_second(mut self, stop: CancellationToken) {
         self.next().await;
         warn!("stopping: what is complete is committed first; a second signal ends at once");
         stop.cancel();

@@ -192,7 +192,7 @@ fn exit_of(plan: &PlanReport) -> Exit {
 }
 
 /// `user@host`, as far as this machine says.
-fn who() -> String {
+pub(super) fn who() -> String {
     let user = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).or_else(|_| std::env::var("LOGNAME"));
     let host = hostname::get().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     format!("{}@{host}", user.unwrap_or_else(|_| "unknown".to_owned()))

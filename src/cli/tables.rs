@@ -43,7 +43,10 @@ fn as_text(reports: &[TableReport]) -> String {
         vec![
             report.source.clone(),
             report.table.clone(),
-            report.state.clone(),
+            match report.loaded_percent {
+                Some(percent) => format!("{} {percent} %", report.state),
+                None => report.state.clone(),
+            },
             known(report.rows.map(output::grouped)),
             known(report.version.map(|version| version.to_string())),
             known(report.lag_seconds.map(output::duration)),
@@ -89,6 +92,7 @@ mod tests {
             table: table.into(),
             state: state.into(),
             rows,
+            loaded_percent: (state == "loading").then_some(40),
             version: rows.map(|_| 12),
             position: rows.map(|_| "mariadb:0-1-100".to_owned()),
             lag_seconds: rows.map(|_| 3.04),
@@ -98,11 +102,13 @@ mod tests {
         let reports = [
             report("booking.coupons", "streaming", Some(1_234_567), None),
             report("booking.x", "stopped", None, Some("a column was dropped")),
+            report("booking.y", "loading", None, None),
         ];
         let expected = "\
-SOURCE   TABLE            STATE           ROWS  VERSION   LAG  POSITION
-booking  booking.coupons  streaming  1 234 567       12  3.0s  mariadb:0-1-100
-booking  booking.x        stopped            -        -     -  -
+SOURCE   TABLE            STATE              ROWS  VERSION   LAG  POSITION
+booking  booking.coupons  streaming     1 234 567       12  3.0s  mariadb:0-1-100
+booking  booking.x        stopped               -        -     -  -
+booking  booking.y        loading 40 %          -        -     -  -
 booking booking.x: a column was dropped";
         assert_eq!(as_text(&reports), expected);
     }

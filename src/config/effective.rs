@@ -1,7 +1,7 @@
 //! What of a configuration concerns one source: two that are equal follow it alike, so that a source whose part of an
 //! edited configuration is the same is not disturbed.
 
-use super::{ChangePolicies, Commit, Config, Contract, Memory, NoticeChannel, Notices, SourceConfig};
+use super::{ChangePolicies, Commit, Config, Contract, Memory, NoticeChannel, Notices, Snapshot, SourceConfig};
 
 /// See the module text.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,6 +11,7 @@ pub struct Effective {
     contracts: Vec<Contract>,
     commit: Commit,
     memory: Memory,
+    snapshot: Snapshot,
     schema_changes: ChangePolicies,
     notices: Notices,
     channels: Vec<NoticeChannel>,
@@ -26,6 +27,7 @@ impl Effective {
             contracts: config.contracts.iter().filter(concerns).cloned().collect(),
             commit: config.commit.clone(),
             memory: config.memory.clone(),
+            snapshot: config.snapshot.clone(),
             schema_changes: config.schema_changes.clone(),
             notices: config.notices.clone(),
             channels: config.channels.clone(),
@@ -45,6 +47,7 @@ impl Effective {
         note(self.source != SourceConfig { tables, ..other.source.clone() }, "connection");
         note(self.commit != other.commit, "commit");
         note(self.memory != other.memory, "memory");
+        note(self.snapshot != other.snapshot, "snapshot");
         note(self.schema_changes != other.schema_changes, "schema_changes");
         note(self.notices != other.notices || self.channels != other.channels, "notices");
         let only_in = |ours: &[Contract], theirs: &[Contract]| -> Vec<String> {

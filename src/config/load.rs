@@ -12,6 +12,7 @@ use super::read_contract::{LoadedContract, read_contracts};
 use super::read_notice::{read_channels, read_notices};
 use super::read_source::read_source;
 use super::reader::{Findings, Found, Source, TableReader};
+use super::snapshot::read_snapshot;
 use super::{Commit, Config, ConfigError, Contracts, DatabaseKind, Lake, Memory, SourceConfig};
 
 /// An environment variable by name; injected so that tests need not change the process.
@@ -91,6 +92,7 @@ fn read_config(path: &Path, environment: Environment, findings: &Findings) -> Op
     let lake = read_lake(&root, &folder);
     let commit = read_commit(&root);
     let memory = read_memory(&root, &folder, environment);
+    let snapshot = read_snapshot(&root);
     let sources = read_sources(&root, &folder, environment);
     let (schemas_dir, readable) = read_schemas_dir(&root, &folder);
     let schema_changes = read_change_policies(&root);
@@ -109,6 +111,7 @@ fn read_config(path: &Path, environment: Environment, findings: &Findings) -> Op
         lake: lake?,
         commit,
         memory,
+        snapshot,
         sources,
         contracts,
         schema_changes,

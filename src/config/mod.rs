@@ -16,6 +16,7 @@ mod read_source;
 mod reader;
 mod secret;
 mod selection;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 #[cfg(feature = "daemon")]
@@ -28,11 +29,13 @@ pub(crate) use load::lake_url;
 pub use notice::{
     Digest, EVENT_KINDS, Email, NoticeChannel, Notices, Patterns, Route, SmtpSecurity, Transport, is_mail_address,
 };
+pub(crate) use problem::nearest;
 pub use problem::{ConfigError, ConfigProblem};
 pub(crate) use read_source::read_password_file;
 pub use read_source::{SourceUrl, default_server_id, default_slot, is_source_name};
 pub use secret::Secret;
 pub use selection::TableSelection;
+pub use snapshot::Snapshot;
 #[cfg(feature = "daemon")]
 pub use watch::Watch;
 
@@ -53,6 +56,7 @@ pub struct Config {
     pub lake: Lake,
     pub commit: Commit,
     pub memory: Memory,
+    pub snapshot: Snapshot,
     pub sources: Vec<SourceConfig>,
     pub contracts: Contracts,
     /// `[schema_changes]`: for tables whose contracts say nothing.

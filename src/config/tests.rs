@@ -59,6 +59,7 @@ fn the_smallest_configuration_gets_the_documented_defaults() {
     assert_eq!(config.commit.rows_max, 1_000_000);
     assert_eq!(config.commit.bytes_max, 256 << 20);
     assert_eq!(config.memory.budget_bytes, 512 << 20);
+    assert_eq!(config.snapshot, Snapshot::default());
     let source = &config.sources[0];
     assert_eq!(source.address(), "db.example:3306");
     assert_eq!((source.user.as_str(), source.tls), ("cdc", Tls::Prefer));
@@ -91,6 +92,10 @@ fn every_key_is_read() {
             budget = "1GiB"
             spill_dir = "../waiting"
             spill_max = "2GiB"
+            [snapshot]
+            parallelism = 8
+            chunk_rows = 500
+            rows_per_second_max = 20_000
             [[source]]
             name = "shop-eu"
             url = "postgresql://c%40dc@[::1]:6000/sh%20op"
@@ -146,6 +151,7 @@ fn every_key_is_read() {
     assert_eq!(contract.owners, ["coupons@example.org"]);
     assert_eq!(contract.description.as_deref(), Some("Every coupon ever issued."));
     assert!(config.contracts.get("shop-eu", "booking.coupons").is_none());
+    assert_eq!(config.snapshot, Snapshot { parallelism: 8, chunk_rows: 500, rows_per_second_max: 20_000 });
 }
 
 #[test]

@@ -450,11 +450,7 @@ fn fill(
 
 /// The table is not as lakeward left it.
 pub(super) fn damaged(schema: &TableSchema, finding: String) -> Error {
-    Error::Table {
-        table: schema.name.to_string(),
-        finding,
-        remedy: "remove the table's folder in the lake and restart to load it again".to_owned(),
-    }
+    Error::Table { table: schema.name.to_string(), finding, remedy: "load it again with `lakeward resync`".to_owned() }
 }
 
 /// Ascending row numbers as runs to skip and to read.

@@ -13,13 +13,14 @@ use super::Error;
 use super::creation::Creation;
 use super::data_file::{Roll, TableWriter};
 use super::store::Lake;
-use super::table::Table;
+use super::table::{Place, Table};
 use crate::schema::{TableName, TableSchema};
 
 /// A load under way. Nothing of it is visible before [`FirstLoad::commit`].
 pub struct FirstLoad {
     lake: Lake,
     source: String,
+    place: Place,
     url: Url,
     log_store: LogStoreRef,
     schema: Arc<TableSchema>,
@@ -31,10 +32,22 @@ pub struct FirstLoad {
 impl FirstLoad {
     /// `position` is the log position of which the rows are the exact state.
     pub fn begin(lake: &Lake, source: &str, schema: Arc<TableSchema>, position: String) -> Result<Self, Error> {
-        let url = lake.table_url(source, &schema.name);
+        Self::begin_at(lake, source, schema, position, Place::Open)
+    }
+
+    /// The same, maybe out of sight until it is swapped in.
+    pub fn begin_at(
+        lake: &Lake,
+        source: &str,
+        schema: Arc<TableSchema>,
+        position: String,
+        place: Place,
+    ) -> Result<Self, Error> {
+        let url = place.url(lake, source, &schema.name);
         let log_store = lake.log_store(&url)?;
         let writer = TableWriter::new(schema.clone(), log_store.object_store(None), Roll::SNAPSHOT)?;
-        Ok(Self { lake: lake.clone(), source: source.to_owned(), url, log_store, schema, position, writer, rows: 0 })
+        let (lake, source) = (lake.clone(), source.to_owned());
+        Ok(Self { lake, source, place, url, log_store, schema, position, writer, rows: 0 })
     }
 
     pub fn table(&self) -> &TableName {
@@ -66,7 +79,11 @@ impl FirstLoad {
         let adds = self.writer.close().await?.into_iter().map(|file| file.add).collect();
         let creation = Creation { source: &self.source, schema: &self.schema, position: self.position, load: None };
         creation.commit(&self.log_store, adds).await?;
-        Table::open(&self.lake, &self.source, &self.schema.name).await?.ok_or_else(|| Error::Table {
+        let opened = match self.place {
+            Place::Open => Table::open(&self.lake, &self.source, &self.schema.name).await?,
+            Place::Hidden(id) => Table::open_hidden(&self.lake, &self.source, &self.schema.name, id).await?,
+        };
+        opened.ok_or_else(|| Error::Table {
             table: self.schema.name.to_string(),
             finding: format!("the table at {} vanished just after it was created", self.url),
             remedy: "see who else writes to this folder".to_owned(),

@@ -57,7 +57,7 @@ impl CollapseError {
         Error::Table {
             table: schema.name.to_string(),
             finding: format!("the changes do not fit: {self}"),
-            remedy: "remove the table's folder in the lake and restart to load it again".to_owned(),
+            remedy: "load it again with `lakeward resync`".to_owned(),
         }
     }
 }

@@ -39,6 +39,7 @@ pub use locator::{FileId, KeyHash, RowAddress};
 pub use log::{LogEntry, TableLog, TableState};
 pub use row_hash::hash_rows;
 pub use spill::{Spill, SpillError, SpillFile, SpilledRows};
+pub(crate) use step::reached;
 pub use store::Lake;
 pub(crate) use store::cause_text;
 pub use table::{Applied, ChunkWriter, FileHashes, Merged, Place, RowHashes, StagedChunk, Table, TableSummary};

@@ -104,6 +104,8 @@ pub struct TableSummary {
     pub rows: u64,
     /// Of a table that is not whole yet.
     pub load: Option<LoadNote>,
+    /// The last load that was finished or swapped in.
+    pub loaded: Option<Uuid>,
 }
 
 /// What a batch is staged against: the table, or what an evolution makes of it.
@@ -143,6 +145,35 @@ impl Table {
         place: Place,
         again: Option<&Self>,
     ) -> Result<Option<Self>, Error> {
+        let Some((mut table, adds)) = Self::of_log(lake, source, name, place, again).await? else { return Ok(None) };
+        for add in adds {
+            table.index_file(add).await?;
+        }
+        check_keys(table.schema(), table.live_rows(), table.locator.as_ref())?;
+        Ok(Some(table))
+    }
+
+    /// [`Table::open`] for [`Table::swap`]: nothing is asked of its rows, so nothing of its files is read. They may be
+    /// damaged.
+    pub async fn open_to_replace(lake: &Lake, source: &str, name: &TableName) -> Result<Option<Self>, Error> {
+        let Some((mut table, adds)) = Self::of_log(lake, source, name, Place::Open, None).await? else {
+            return Ok(None);
+        };
+        for add in adds {
+            let id = table.take_file_id();
+            table.files.insert(id, DataFile { add, rows: 0, deleted: RoaringTreemap::new() });
+        }
+        Ok(Some(table))
+    }
+
+    /// A table as its log describes it, and its files, of which nothing is read yet.
+    async fn of_log(
+        lake: &Lake,
+        source: &str,
+        name: &TableName,
+        place: Place,
+        again: Option<&Self>,
+    ) -> Result<Option<(Self, Vec<Add>)>, Error> {
         let url = place.url(lake, source, name);
         let log_store = lake.log_store(&url)?;
         let Some(loaded) = load(lake, source, name, &url, &log_store, None).await? else { return Ok(None) };
@@ -157,7 +188,7 @@ impl Table {
             load.again |= load.pending;
             load.pending = false;
         }
-        let mut table = Self {
+        let table = Self {
             lake: lake.clone(),
             source: source.to_owned(),
             place,
@@ -177,11 +208,7 @@ impl Table {
             locator: Box::new(MemoryLocator::default()),
             checkpoint: None,
         };
-        for add in loaded.adds {
-            table.index_file(add).await?;
-        }
-        check_keys(table.schema(), table.live_rows(), table.locator.as_ref())?;
-        Ok(Some(table))
+        Ok(Some((table, loaded.adds)))
     }
 
     /// What a report needs to know of a table, without opening it.
@@ -191,12 +218,9 @@ impl Table {
         let loaded = load(lake, source, name, &url, &log_store, None).await?;
         Ok(loaded.map(|loaded| {
             let rows = loaded.adds.iter().map(data_file::live_rows_told).sum();
-            TableSummary {
-                version: loaded.version,
-                position: loaded.note.stretch.position,
-                rows,
-                load: loaded.note.load,
-            }
+            let (load, finished) = (loaded.note.load, loaded.note.loaded);
+            let position = loaded.note.stretch.position;
+            TableSummary { version: loaded.version, position, rows, load, loaded: finished }
         }))
     }
 
@@ -485,7 +509,7 @@ impl Table {
             return Err(Error::Table {
                 table: self.shape.lake.name.to_string(),
                 finding: format!("another engine changed its schema in version {}", fresh.version),
-                remedy: "remove the table's folder in the lake and restart to load it again".to_owned(),
+                remedy: "load it again with `lakeward resync`".to_owned(),
             });
         }
         // What is in mind only: no commit but ours changes it.

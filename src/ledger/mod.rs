@@ -9,6 +9,7 @@
 //! * `lease/`: which process runs the source (see [`Lease`]).
 //! * `notice/`: what is to be told to people (see [`Outbox`]), and in `notice-cursor/<channel>/` how far each channel is.
 //!   Of this series every number counts.
+//! * `request/`: what people ask for, such as a resync (see [`Requests`]). Here too every number counts.
 //! * `decision/`: not numbered; what people decided about schema changes (see [`Decisions`]).
 //!
 //! Nothing is ever overwritten, so two writers can't both believe they wrote number n. The ledger knows positions as
@@ -20,6 +21,7 @@ mod history;
 mod lease;
 mod outbox;
 mod prepared;
+mod requests;
 mod series;
 
 pub use cursor::Cursor;
@@ -28,6 +30,7 @@ pub use history::{History, Version};
 pub use lease::{Holder, Lease, RENEW_EVERY};
 pub use outbox::{FIRST, Outbox, OutboxEntry, kind};
 pub use prepared::{PreparedEntry, PreparedObjects};
+pub use requests::{Request, Requests, Wish};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -89,8 +92,25 @@ pub enum LoadReason {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum TableState {
-    /// A first load is under way, or was when the process ended: the lake has the table whole or not at all.
-    Loading { reason: LoadReason },
+    /// It is being loaded, or was when the process ended. How far that is, the table's own commits say.
+    Loading {
+        reason: LoadReason,
+        /// The load goes into a table of this id beside the one that readers see, which stands still until they change places.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hidden: Option<Uuid>,
+        /// The planner's estimate of its rows, and how many are loaded: for whoever watches.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rows_estimate: Option<u64>,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        rows: u64,
+        /// Its changes come by the stream, and it has them up to the entry's position. Before that only its own position says
+        /// where it stands.
+        #[serde(default, skip_serializing_if = "is_false")]
+        follows: bool,
+        /// What becomes of the table that readers see if the load is given up.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        before: Option<Box<TableState>>,
+    },
     /// Follows the log.
     Streaming,
     /// Left the log at `position` for `reason`; needs a person.
@@ -100,6 +120,51 @@ pub enum TableState {
     Waiting { change: Uuid, reason: String, position: String },
     /// The source's table is gone; the lake's stays as it was at `position`.
     Dropped { position: String, at: Option<DateTime<Utc>> },
+}
+
+impl TableState {
+    /// The beginning of a load, of which nothing is there yet.
+    pub fn to_load(reason: LoadReason) -> Self {
+        Self::Loading { reason, hidden: None, rows_estimate: None, rows: 0, follows: false, before: None }
+    }
+
+    /// The beginning of a load beside the table that is there; `before` is what becomes of that if the load is given up.
+    pub fn to_resync(id: Uuid, before: Self) -> Self {
+        Self::Loading {
+            reason: LoadReason::Again,
+            hidden: Some(id),
+            rows_estimate: None,
+            rows: 0,
+            follows: false,
+            before: Some(Box::new(before)),
+        }
+    }
+
+    /// The same, with its changes coming by the stream.
+    pub fn following(mut self) -> Self {
+        if let Self::Loading { follows, .. } = &mut self {
+            *follows = true;
+        }
+        self
+    }
+
+    /// Where a table stands that does not stream.
+    pub fn position(&self) -> Option<&str> {
+        match self {
+            Self::Stopped { position, .. } | Self::Waiting { position, .. } | Self::Dropped { position, .. } => {
+                Some(position)
+            }
+            Self::Loading { .. } | Self::Streaming => None,
+        }
+    }
+
+    /// The id of the table that is being built beside the one that readers see.
+    pub fn hidden(&self) -> Option<Uuid> {
+        match self {
+            Self::Loading { hidden, .. } => *hidden,
+            _ => None,
+        }
+    }
 }
 
 /// One entry of the position series.
@@ -137,6 +202,17 @@ pub struct Entry {
     /// By table: what the source wants to know again after a restart, in its own words.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub source_notes: BTreeMap<String, String>,
+    /// Up to which number [`Requests`] have been taken.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub requests_taken: u64,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A source's position series, open for appending.
@@ -221,6 +297,7 @@ impl Entry {
             values: BTreeMap::new(),
             prepared: Vec::new(),
             source_notes: BTreeMap::new(),
+            requests_taken: 0,
         }
     }
 }

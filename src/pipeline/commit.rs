@@ -11,14 +11,15 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 use super::Error;
 use super::batch::{Batch, Leaving, Left};
 use super::source_run::parse_position;
 use super::telling::{self, Trouble, ValueTally};
 use super::{how_to_decide, prepared};
-use crate::lake::{self, Applied, Stretch, Table, TableChange};
-use crate::ledger::{Entry, History, Ledger, OutboxEntry, TableState};
+use crate::lake::{self, Applied, Lake, Stretch, Table, TableChange};
+use crate::ledger::{Entry, History, Ledger, LoadReason, OutboxEntry, TableState};
 use crate::schema::{ChangeRecord, Outcome, TableName, ValueCounts};
 use crate::source::Position;
 
@@ -31,6 +32,7 @@ const WAITING_TOLD_EVERY: Duration = Duration::from_secs(600);
 /// What a source's commits work on.
 pub struct Committer {
     pub source: String,
+    pub lake: Lake,
     pub tables: HashMap<TableName, Table>,
     pub ledger: Ledger,
     pub history: History,
@@ -41,6 +43,10 @@ pub struct Committer {
     pub failed: Vec<TableName>,
     pub rows: u64,
     pub transactions: u64,
+    /// The attempt is to end, for a load begins once more.
+    pub begin_anew: bool,
+    /// Builds out of sight that nobody goes on with.
+    pub abandoned: Vec<(TableName, Uuid)>,
     /// When the log last said that tables wait.
     pub waiting_told: Option<Instant>,
 }
@@ -108,6 +114,7 @@ impl Committer {
                     }
                 }
                 Part::Failed(trouble) => {
+                    let trouble = trouble.named(&self.source, &table.to_string());
                     // It does not hold this batch; where exactly it stands, its own last commit says.
                     batch.leaving.remove(&table);
                     events.push(telling::stopped(&self.source, &table.to_string(), &before, &trouble));
@@ -137,6 +144,7 @@ impl Committer {
         }
         self.ledger.append(&self.entry).await?;
         self.ledger.prepared().forget(&decided).await;
+        self.tidy_up().await;
         self.tell_waiting();
         Ok(())
     }
@@ -181,24 +189,40 @@ impl Committer {
         Ok(event)
     }
 
-    fn stop(&mut self, table: &TableName, trouble: Trouble, position: String) {
+    pub(super) fn stop(&mut self, table: &TableName, trouble: Trouble, position: String) {
         tracing::error!(source = self.source, %table, reason = trouble.text, "table stopped; the others go on");
         self.tables.remove(table);
+        // Readers see the one that was there before.
+        let position = match self.entry.tables.get(&table.to_string()) {
+            Some(TableState::Loading { before: Some(before), hidden, .. }) => {
+                self.abandoned.extend(hidden.map(|id| (table.clone(), id)));
+                before.position().unwrap_or(&position).to_owned()
+            }
+            _ => position,
+        };
         self.entry.tables.insert(table.to_string(), TableState::Stopped { reason: trouble.text, position });
     }
 
     /// A table leaves the stream: what is told of it.
     fn leave(&mut self, table: TableName, leaving: Leaving) -> Option<OutboxEntry> {
         let (name, position) = (table.to_string(), leaving.position.to_string());
+        let unlet = match &leaving.why {
+            Left::Refused { error, .. } => Some(error.to_string()),
+            Left::Waiting { why, .. } => Some(why.clone()),
+            Left::Stopped(_) | Left::Dropped { .. } => None,
+        };
+        if unlet.is_some_and(|why| self.begin_load_anew(&table, &why)) {
+            return None;
+        }
         match leaving.why {
             Left::Stopped(error) => {
-                let trouble = Trouble::from(&error);
+                let trouble = Trouble::from(&error).named(&self.source, &name);
                 let event = telling::stopped(&self.source, &name, &position, &trouble);
                 self.stop(&table, trouble, position);
                 Some(event)
             }
             Left::Refused { record, error } => {
-                let trouble = Trouble::from(&error);
+                let trouble = Trouble::from(&error).named(&self.source, &name);
                 let event = telling::refused(&self.source, &record, &position, &trouble);
                 self.stop(&table, trouble, position);
                 Some(event)
@@ -227,13 +251,17 @@ impl Committer {
     /// Tables that waited at the last start and have come past that place stream.
     fn resume(&mut self, position: Option<&Position>) -> Result<(), Error> {
         let Some(position) = position else { return Ok(()) };
-        for table in self.tables.keys().map(ToString::to_string) {
-            let Some(state) = self.entry.tables.get_mut(&table) else { continue };
+        for (name, table) in &self.tables {
+            let name = name.to_string();
+            let Some(state) = self.entry.tables.get_mut(&name) else { continue };
             if let TableState::Waiting { position: waited, .. } = state
                 && !parse_position(waited)?.covers(position)
             {
-                *state = TableState::Streaming;
-                self.entry.behind.insert(table);
+                *state = match table.load() {
+                    None => TableState::Streaming,
+                    Some(_) => TableState::to_load(LoadReason::Added).following(),
+                };
+                self.entry.behind.insert(name);
             }
         }
         Ok(())
@@ -335,6 +363,6 @@ impl Committer {
 }
 
 /// Whether the table has more than that.
-fn is_ahead(table: &Table, position: &str) -> Result<bool, Error> {
+pub(super) fn is_ahead(table: &Table, position: &str) -> Result<bool, Error> {
     Ok(table.position() != position && parse_position(table.position())?.covers(&parse_position(position)?))
 }

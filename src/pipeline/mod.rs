@@ -10,6 +10,8 @@ mod commit;
 mod error;
 mod following;
 mod history;
+pub mod load_request;
+mod loading;
 pub mod position_report;
 mod prepared;
 mod reload;
@@ -91,6 +93,9 @@ pub struct TableReport {
     /// `loading`, `streaming`, `stopped`, `waiting` (for a decision), `dropped` (at the source) or `not loaded`.
     pub state: String,
     pub rows: Option<u64>,
+    /// How much of it is loaded, while it is loading, as far as the source can guess. `rows` are those that readers see.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loaded_percent: Option<u8>,
     /// Delta version.
     pub version: Option<u64>,
     /// The log position that the table is known to hold.
@@ -139,6 +144,13 @@ pub async fn run(
     Ok(RunSummary { sources })
 }
 
+/// Runs one source until it has caught up and its loads are done.
+pub async fn run_one(config: &Config, name: &str, stop: CancellationToken) -> Option<SourceSummary> {
+    let source = config.sources.iter().find(|source| source.name == name)?.clone();
+    let options = RunOptions { until_caught_up: true };
+    Some(run_source(config, source, options, &Holder::this_process(), stop).await)
+}
+
 async fn run_source(
     config: &Config,
     source: SourceConfig,
@@ -179,6 +191,12 @@ pub async fn tables(config: &Config) -> Result<Vec<TableReport>, Error> {
                 Some(name) => lake::Table::summary(&lake, &source.name, &name).await?,
                 None => None,
             };
+            let loaded_percent = match state {
+                TableState::Loading { rows, rows_estimate: Some(estimate), .. } if *estimate > 0 => {
+                    Some((rows.saturating_mul(100) / estimate).min(99) as u8)
+                }
+                _ => None,
+            };
             let (state, position, error, lag_seconds) = match state {
                 TableState::Loading { .. } => ("loading", entry.streamed().to_owned(), None, None),
                 TableState::Streaming => ("streaming", entry.streamed().to_owned(), None, lag_seconds),
@@ -194,6 +212,7 @@ pub async fn tables(config: &Config) -> Result<Vec<TableReport>, Error> {
                 table: table.clone(),
                 state: state.to_owned(),
                 rows: summary.as_ref().map(|summary| summary.rows),
+                loaded_percent,
                 version: summary.as_ref().map(|summary| summary.version),
                 position: Some(position),
                 lag_seconds,
@@ -221,6 +240,7 @@ fn not_loaded(source: &str, pattern: &str) -> TableReport {
         table: pattern.to_owned(),
         state: "not loaded".to_owned(),
         rows: None,
+        loaded_percent: None,
         version: None,
         position: None,
         lag_seconds: None,

@@ -133,7 +133,7 @@ impl Prepared {
             return Decision::default();
         }
         let lost = |table: &TableName, finding: String| {
-            let remedy = "remove the table's folder in the lake and restart to load it again".to_owned();
+            let remedy = "load it again with `lakeward resync`".to_owned();
             (table.clone(), Error::Table { table: table.to_string(), finding, position: place.to_owned(), remedy })
         };
         let Some(set) = set else {

@@ -13,7 +13,7 @@ pub fn retyped(in_lake: &TableSchema, wanted: &TableSchema) -> Option<String> {
         differs.then(|| {
             format!(
                 "column `{}` is {} in the lake, and its contract makes it {}; set `types`, `tinyint1` and the value policy \
-                 back, or remove the table's folder in the lake and restart to load it again",
+                 back, or load it again with `lakeward resync`",
                 column.name, held.lake_type, column.lake_type
             )
         })

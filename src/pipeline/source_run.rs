@@ -5,7 +5,9 @@
 //! definite ones end the run of this source; other sources do not notice.
 
 mod commit_loop;
+mod loads;
 mod prepare;
+mod requested;
 mod verdicts;
 
 use std::collections::{HashMap, HashSet};
@@ -24,7 +26,7 @@ use super::telling::Lag;
 use super::{Error, RunOptions, SourceSummary, TableSummary};
 use crate::config::{Commit, Config};
 use crate::lake::{Lake, Spill};
-use crate::ledger::{self, Holder, Lease, Outbox, TableState};
+use crate::ledger::{self, Holder, Lease, Outbox, Requests, TableState};
 use crate::notice::{Deliveries, Pauses};
 use crate::schema::TableName;
 use crate::source::{CollectorLimits, Position, Source, StreamRequest};
@@ -60,7 +62,7 @@ const NOTICES_ONE_SHOT_MAX: Duration = Duration::from_secs(30);
 /// One source and what it needs.
 pub struct SourceRun<S> {
     pub name: String,
-    pub source: S,
+    pub source: Arc<S>,
     pub lake: Lake,
     pub commit: Commit,
     pub memory_budget_bytes: u64,
@@ -110,7 +112,7 @@ impl<S: Source> SourceRun<S> {
     ) -> Self {
         Self {
             name: name.to_owned(),
-            source,
+            source: Arc::new(source),
             lake: Lake::new(&config.lake.url, &config.lake.storage).with_splices(config.lake.column_splice),
             commit: config.commit.clone(),
             memory_budget_bytes: config.memory.budget_bytes,
@@ -307,12 +309,13 @@ impl<S: Source> SourceRun<S> {
     /// Streams and commits until stopped or, with a target, until the target is in the lake.
     async fn stream(&self, prepared: Prepared, target: Option<Position>) -> Result<Ended, Error> {
         let Prepared { from, committer, starts, undecided, following, known_verdicts } = prepared;
+        let loader = self.loader(&from, &committer)?;
         let (durable, durable_seen) = watch::channel(from.clone());
         let stream_stop = self.stop.child_token();
         let (sender, receiver) = mpsc::channel(CHANNEL_EVENTS);
         tracing::info!(source = self.name, position = %from, tables = starts.len(), "streaming");
         self.note_streaming(starts.keys());
-        let reached = target.as_ref().is_some_and(|target| from.covers(target));
+        let reached = target.as_ref().is_some_and(|target| from.covers(target)) && loader.is_done();
         // A transaction that fills half of what a batch may hold goes to disk, so that there is room for the rest.
         let open_bytes_max = self.batch_bytes_max() / 2;
         let gatherer = Gatherer::new(self.spill.clone(), open_bytes_max, from.clone(), undecided, following);
@@ -321,6 +324,11 @@ impl<S: Source> SourceRun<S> {
         let decisions = committer.ledger.decisions().clone();
         let _looking =
             AbortOnDropHandle::new(tokio::spawn(verdicts::look_out(decisions, known_verdicts, whether_asked, found)));
+        let (wished, requested) = mpsc::channel(1);
+        // A run that ends by itself leaves what is asked for meanwhile to the next.
+        let taken = (!self.options.until_caught_up).then_some(committer.entry.requests_taken);
+        let requests = Requests::new(self.lake.ledger_store(&self.name)?);
+        let _listening = AbortOnDropHandle::new(tokio::spawn(requested::look_out(requests, taken, wished)));
         let request = StreamRequest {
             from: from.clone(),
             tables: starts,
@@ -333,6 +341,8 @@ impl<S: Source> SourceRun<S> {
             gatherer,
             committer: Some(committer),
             committing: None,
+            loader,
+            load_told: Instant::now(),
             durable,
             target,
             stream_stop,
@@ -341,6 +351,7 @@ impl<S: Source> SourceRun<S> {
             reached: from,
             decided,
             asked,
+            requested,
             started: Instant::now(),
             anew_at: None,
             lag_seen: Instant::now(),

@@ -32,12 +32,26 @@ impl Trouble {
         Self { finding: text.clone(), text, remedy: None }
     }
 
+    /// With the command as it is to be typed for this table.
+    pub fn named(self, source: &str, table: &str) -> Self {
+        let named = |text: String| with_command(&text, source, table);
+        Self { text: named(self.text), finding: named(self.finding), remedy: self.remedy.map(named) }
+    }
+
     fn detail(&self) -> Value {
         match &self.remedy {
             Some(remedy) => json!({ "reason": self.finding, "remedy": remedy }),
             None => json!({ "reason": self.finding }),
         }
     }
+}
+
+/// A text with `lakeward resync` in it, as it is to be typed for this table.
+pub fn with_command(text: &str, source: &str, table: &str) -> String {
+    let name = format!("{source}/{table}");
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_./-".contains(&byte);
+    let argument = if name.bytes().all(plain) { name } else { format!("'{}'", name.replace('\'', "'\\''")) };
+    text.replace("`lakeward resync`", &format!("`lakeward resync {argument}`"))
 }
 
 impl From<&source::Error> for Trouble {

@@ -46,9 +46,8 @@ pub enum Decision {
     Stop { record: ChangeRecord, finding: String, remedy: String },
 }
 
-/// What a table needs whose rows can't be carried through a change.
-pub const RESYNC: &str =
-    "load it again: this release has no `lakeward resync` yet, so remove the table's folder in the lake and restart";
+/// What a table needs whose rows can't be carried through a change. Whoever knows the source's name adds what it is called.
+pub const RESYNC: &str = "load it again with `lakeward resync`";
 
 /// Decides about `change` for a table of this shape. `verdict` is what a person said about it, if anybody did.
 pub fn decide(

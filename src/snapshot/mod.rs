@@ -1,19 +1,29 @@
-//! First loads: the tables the lake does not have yet, each as of one exact log position.
+//! Tables that the lake does not have yet, or is to have anew.
 //!
-//! The source reads, [`FirstLoad`] writes; the channel between them is bounded, so memory stays at a few batches. A
-//! table becomes visible when its last row is written. A crash or an error leaves the tables already complete, which
-//! the next start keeps, and nothing of the one under way.
+//! Those with a key are loaded in chunks while their changes come by the stream: see [`Loader`] and
+//! docs/decisions/011-loads-beside-the-stream.md. The others can't be merged by key: [`first_load`] reads them whole, each as of
+//! one exact log position, before the stream begins. There the source reads, [`FirstLoad`] writes; the channel between them
+//! is bounded, so memory stays at a few batches. Such a table becomes visible when its last row is written. A crash or an
+//! error leaves the tables already complete, which the next start keeps, and nothing of the one under way.
 
-use std::io::IsTerminal;
-use std::time::Instant;
+mod chunk;
+mod loader;
+mod progress;
+mod throttle;
 
-use indicatif::{ProgressBar, ProgressStyle};
+pub use chunk::Staged;
+pub use loader::{ChunkPlace, Loader, Merged, Ready};
+
+use std::collections::BTreeMap;
+
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use crate::lake::{self, FirstLoad, Lake, Table};
 use crate::ledger::{self, History, Version};
 use crate::schema::{Layout, TableName, ValueCounts};
 use crate::source::{self, Position, SnapshotEvent, Source};
+use progress::Progress;
 
 /// Batches between the reader and the writer.
 const CHANNEL_BATCHES: usize = 4;
@@ -26,6 +36,20 @@ pub enum Error {
     Lake(#[from] lake::Error),
     #[error(transparent)]
     Ledger(#[from] ledger::Error),
+    #[error("a task of this process failed: {0}")]
+    Task(tokio::task::JoinError),
+}
+
+impl Error {
+    /// Whether trying again can help.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Source(error) => error.class() == source::Class::Transient,
+            Self::Lake(error) => error.class() == lake::Class::Transient,
+            Self::Ledger(error) => error.is_transient(),
+            Self::Task(_) => false,
+        }
+    }
 }
 
 /// A table just loaded.
@@ -35,14 +59,15 @@ pub struct Loaded {
     pub values: ValueCounts,
 }
 
-/// Loads `tables` and adds them, open, to `loaded`: also those that were complete before an error came. Their layouts are in the history
-/// before they are in the lake.
+/// Loads `tables` and adds them, open, to `loaded`: also those that were complete before an error came. Their layouts are in
+/// the history before they are in the lake. Those that are `hidden` are built beside the ones that are there.
 pub async fn first_load<S: Source>(
     source: &S,
     source_name: &str,
     lake: &Lake,
     history: &mut History,
     tables: &[TableName],
+    hidden: &BTreeMap<TableName, Uuid>,
     loaded: &mut Vec<Loaded>,
 ) -> Result<(), Error> {
     if tables.is_empty() {
@@ -50,7 +75,7 @@ pub async fn first_load<S: Source>(
     }
     let (sender, receiver) = mpsc::channel(CHANNEL_BATCHES);
     let (read, written) =
-        tokio::join!(source.snapshot(tables, sender), write(receiver, source_name, lake, history, loaded));
+        tokio::join!(source.snapshot(tables, sender), write(receiver, source_name, lake, history, hidden, loaded));
     match (read, written) {
         // The reader only notices that the writer is gone; the writer knows why.
         (Err(source::Error::ReceiverGone), Err(cause)) | (Ok(()), Err(cause)) => Err(cause),
@@ -64,6 +89,7 @@ async fn write(
     source_name: &str,
     lake: &Lake,
     history: &mut History,
+    hidden: &BTreeMap<TableName, Uuid>,
     loaded: &mut Vec<Loaded>,
 ) -> Result<(), Error> {
     let mut open: Option<(FirstLoad, Progress)> = None;
@@ -74,9 +100,11 @@ async fn write(
                 if let Some(layout) = layout {
                     remember(history, &schema.name, &position, &layout).await?;
                 }
-                let progress = Progress::start(source_name, &schema.name, rows_estimate);
+                let place = hidden.get(&schema.name).map_or(lake::Place::Open, |id| lake::Place::Hidden(*id));
+                let again = place != lake::Place::Open;
+                let progress = Progress::start(source_name, &schema.name, rows_estimate, 0, again);
                 values = ValueCounts::default();
-                open = Some((FirstLoad::begin(lake, source_name, schema, position.to_string())?, progress));
+                open = Some((FirstLoad::begin_at(lake, source_name, schema, position.to_string(), place)?, progress));
             }
             SnapshotEvent::Rows { rows, unfaithful } => {
                 if let Some((mut load, mut progress)) = open.take() {
@@ -106,7 +134,7 @@ async fn write(
 }
 
 /// Begins the table's history anew.
-async fn remember(
+pub async fn remember(
     history: &mut History,
     table: &TableName,
     position: &Position,
@@ -115,51 +143,4 @@ async fn remember(
     let version = Version { position: position.to_string(), statement: None, layout: layout.clone() };
     history.begin(&table.to_string(), version);
     history.write().await
-}
-
-/// A bar on a terminal, log lines elsewhere.
-struct Progress {
-    table: String,
-    source: String,
-    started: Instant,
-    bar: Option<ProgressBar>,
-    told: Instant,
-}
-
-impl Progress {
-    fn start(source: &str, table: &TableName, rows_estimate: Option<u64>) -> Self {
-        tracing::info!(source, %table, rows_estimate, "first load begins");
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let style = "{msg} {bar:30} {human_pos}/{human_len} rows {per_sec} eta {eta}";
-            let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
-            ProgressBar::new(rows_estimate.unwrap_or(0)).with_style(style).with_message(format!("{source} {table}"))
-        });
-        let now = Instant::now();
-        Self { table: table.to_string(), source: source.to_owned(), started: now, bar, told: now }
-    }
-
-    fn advance(&mut self, rows: u64) {
-        match &self.bar {
-            Some(bar) => {
-                // Estimates are often low; a bar beyond its end helps nobody.
-                if bar.length().is_some_and(|length| length < rows) {
-                    bar.set_length(rows);
-                }
-                bar.set_position(rows);
-            }
-            None if self.told.elapsed().as_secs() >= 10 => {
-                self.told = Instant::now();
-                tracing::info!(source = self.source, table = self.table, rows, "first load goes on");
-            }
-            None => {}
-        }
-    }
-
-    fn finish(self, rows: u64) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-        let seconds = self.started.elapsed().as_secs_f64();
-        tracing::info!(source = self.source, table = self.table, rows, seconds, "first load done");
-    }
 }

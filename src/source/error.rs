@@ -29,12 +29,12 @@ pub enum Error {
     Setting { subject: String, finding: String, remedy: String },
 
     #[error(
-        "position {position} is no longer available at the source: {cause}; changes since then can't be read any more: load the tables again (see README, \"When a position is lost\")"
+        "position {position} is no longer available at the source: {cause}; changes since then can't be read any more: load the tables again (`lakeward resync --all --source NAME`; see README, \"When a position is lost\")"
     )]
     PositionLost { position: Position, cause: String },
 
     #[error(
-        "replication slot `{slot}` {cause}; changes since {position} can't be read any more: load the tables again (see README, \"When a position is lost\")"
+        "replication slot `{slot}` {cause}; changes since {position} can't be read any more: load the tables again (`lakeward resync --all --source NAME`; see README, \"When a position is lost\")"
     )]
     SlotLost { slot: String, cause: String, position: Position },
 
@@ -44,7 +44,7 @@ pub enum Error {
     SlotInUse { slot: String, pid: String },
 
     #[error(
-        "the server's history is {found}, the lake was loaded from {expected}; after a failover to a server with another history load the tables again (see README, \"When a position is lost\")"
+        "the server's history is {found}, the lake was loaded from {expected}; after a failover to a server with another history load the tables again (`lakeward resync --all --source NAME`; see README, \"When a position is lost\")"
     )]
     OtherHistory { expected: String, found: String },
 

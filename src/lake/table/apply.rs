@@ -137,10 +137,9 @@ impl View<'_> {
                     table: self.schema.name.to_string(),
                     finding: "a row was updated or deleted, which its contract (`without_key = \"append\"`) rules out"
                         .to_owned(),
-                    remedy:
-                        "remove `without_key` from the contract or give the table a key, remove the table's folder \
-                             in the lake and restart to load it again"
-                            .to_owned(),
+                    remedy: "remove `without_key` from the contract or give the table a key, then load it \
+                             again with `lakeward resync`"
+                        .to_owned(),
                 });
             }
             if !rows.unchanged.is_empty() {

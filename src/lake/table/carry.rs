@@ -233,7 +233,7 @@ impl View<'_> {
             finding: format!(
                 "an update leaves column `{column}` out as unchanged, but neither the batch nor the lake has a row with that key"
             ),
-            remedy: "remove the table's folder in the lake and restart to load it again".to_owned(),
+            remedy: "load it again with `lakeward resync`".to_owned(),
         }
     }
 }

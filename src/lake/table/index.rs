@@ -67,7 +67,7 @@ pub(super) fn check_keys(schema: &TableSchema, rows: u64, locator: &dyn RowLocat
     Err(Error::Table {
         table: schema.name.to_string(),
         finding: format!("{rows} rows but {keys} keys: rows share a key"),
-        remedy: "correct `key` in its contract, remove the table's folder in the lake and restart".to_owned(),
+        remedy: "correct `key` in its contract, then load it again with `lakeward resync`".to_owned(),
     })
 }
 
@@ -95,7 +95,7 @@ impl Table {
                 return Err(Error::Table {
                     table: self.name().to_string(),
                     finding: format!("its deletion vectors {name} are gone; did a foreign VACUUM remove them?"),
-                    remedy: "remove the table's folder in the lake and restart to load it again".to_owned(),
+                    remedy: "load it again with `lakeward resync`".to_owned(),
                 });
             }
             Ok(Err(cause)) => cause_text(&cause),

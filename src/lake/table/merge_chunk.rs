@@ -166,7 +166,7 @@ impl Table {
         Err(Error::Table {
             table: self.name().to_string(),
             finding: format!("{twice} rows of a chunk have the key of another one: rows share a key"),
-            remedy: "correct `key` in its contract, remove the table's folder in the lake and restart".to_owned(),
+            remedy: "correct `key` in its contract, then load it again with `lakeward resync`".to_owned(),
         })
     }
 

@@ -20,7 +20,7 @@ pub enum Place {
 }
 
 impl Place {
-    pub(super) fn url(self, lake: &Lake, source: &str, name: &TableName) -> Url {
+    pub(in crate::lake) fn url(self, lake: &Lake, source: &str, name: &TableName) -> Url {
         let mut url = lake.table_url(source, name);
         if let (Self::Hidden(id), Ok(mut segments)) = (self, url.path_segments_mut()) {
             segments.push(&folder(id));

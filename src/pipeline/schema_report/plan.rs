@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::super::telling::with_command;
 use super::show::state_of;
 use super::{Place, ReportError};
 use crate::config::{ChangeKind, ChangePolicies, ChangePolicy, Config, EVENT_KINDS};
@@ -120,7 +121,7 @@ pub async fn plan(config: &Config, table: &str, statement: &str) -> Result<PlanR
         statement: statement.to_owned(),
         outcome: planned.outcome,
         why: planned.why,
-        remedy: planned.remedy,
+        remedy: planned.remedy.map(|remedy| with_command(&remedy, &place.source.name, &place.name.to_string())),
         steps: planned.steps,
         lake: work(planned.work, &state, copied_from),
         told: told(config, &place.source.name, &name, &owners, events),

@@ -1,4 +1,5 @@
-//! The loop between a source's events and its commits: what a batch takes in, and when it is due.
+//! The loop between a source's events and its commits: what a batch takes in, and when it is due; and when chunks of tables
+//! that are being loaded are merged, between batches.
 
 use std::time::{Duration, Instant};
 
@@ -9,8 +10,11 @@ use tokio_util::sync::CancellationToken;
 use super::super::Error;
 use super::super::batch::Gatherer;
 use super::super::commit::Committer;
+use super::super::loading::Outcome;
+use super::super::telling::Trouble;
 use super::{Ended, FAREWELL_MAX, SourceRun, parse_position};
 use crate::ledger::Decided;
+use crate::snapshot::Loader;
 use crate::source::{Event, Position, Source};
 
 /// How often the ledger follows a position that moves without changes of our tables.
@@ -25,6 +29,18 @@ const APPEARED_EVERY: Duration = Duration::from_secs(5);
 /// How often it is looked whether the source is too far behind. Also how long a start has to catch up in.
 const LAG_EVERY: Duration = Duration::from_secs(30);
 
+/// How soon after a commit another is due because a chunk waits for it.
+const LOAD_COMMIT_EVERY: Duration = Duration::from_millis(300);
+
+/// How often the ledger is written to say how far loads are.
+const LOAD_TOLD_EVERY: Duration = Duration::from_secs(5);
+
+/// What the committer was sent for, and came back with.
+pub(super) enum Work {
+    Batch,
+    Chunks(Vec<Outcome>),
+}
+
 /// The loop that takes events in and sends batches off; one commit is under way at a time, the next batch gathers
 /// meanwhile.
 pub(super) struct Loop<'a, S> {
@@ -32,7 +48,10 @@ pub(super) struct Loop<'a, S> {
     pub(super) gatherer: Gatherer,
     /// Away while a commit is under way.
     pub(super) committer: Option<Committer>,
-    pub(super) committing: Option<JoinHandle<(Committer, Result<(), Error>)>>,
+    pub(super) committing: Option<JoinHandle<(Committer, Result<Work, Error>)>>,
+    pub(super) loader: Loader<S>,
+    /// When the ledger was last written to say how far loads are.
+    pub(super) load_told: Instant,
     pub(super) durable: watch::Sender<Position>,
     pub(super) target: Option<Position>,
     pub(super) stream_stop: CancellationToken,
@@ -44,6 +63,8 @@ pub(super) struct Loop<'a, S> {
     /// What people decide meanwhile, and whether anything waits for that.
     pub(super) decided: mpsc::Receiver<Decided>,
     pub(super) asked: watch::Sender<bool>,
+    /// Somebody asks for something that the next attempt begins with.
+    pub(super) requested: mpsc::Receiver<()>,
     pub(super) started: Instant,
     /// When the attempt is to end and another to begin.
     pub(super) anew_at: Option<Instant>,
@@ -55,7 +76,9 @@ impl<S: Source> Loop<'_, S> {
         let mut clock = tokio::time::interval(Duration::from_millis(100));
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            self.look_after_loads().await?;
             self.start_commit_if_due();
+            self.start_merge_if_ready();
             if self.draining && self.committing.is_none() {
                 break;
             }
@@ -64,7 +87,7 @@ impl<S: Source> Loop<'_, S> {
                     let (committer, result) = done?;
                     self.committing = None;
                     let mut committer = committer;
-                    let outcome = result.and_then(|()| self.committed(&mut committer));
+                    let outcome = result.and_then(|work| self.returned(work, &mut committer));
                     self.committer = Some(committer);
                     outcome?;
                 }
@@ -72,7 +95,9 @@ impl<S: Source> Loop<'_, S> {
                     Some(event) => self.take(event).await?,
                     None => self.draining = true,
                 },
+                read = self.loader.next(), if !self.ending() => read?,
                 Some(decided) = self.decided.recv() => self.gatherer.decided(&decided),
+                Some(()) = self.requested.recv() => self.anew_at = Some(Instant::now()),
                 _ = clock.tick() => self.look_around().await?,
             }
         }
@@ -84,6 +109,46 @@ impl<S: Source> Loop<'_, S> {
         }
         self.look_for_reasons(Instant::now());
         Ok(if self.anew_at.is_some() { Ended::Anew } else { Ended::Done })
+    }
+
+    /// Nothing new is begun any more.
+    fn ending(&self) -> bool {
+        self.draining || self.stream_stop.is_cancelled()
+    }
+
+    /// Begins to read what may be read, and stops the tables that can't be loaded.
+    async fn look_after_loads(&mut self) -> Result<(), Error> {
+        let Some(committer) = self.committer.as_mut().filter(|_| !self.draining) else { return Ok(()) };
+        for (table, error) in self.loader.take_stopped() {
+            let trouble = match &error {
+                crate::snapshot::Error::Source(error) => Trouble::from(error),
+                crate::snapshot::Error::Lake(error) => Trouble::from(error),
+                other => Trouble::of_text(other.to_string()),
+            };
+            committer.stop_load(&table, trouble).await?;
+        }
+        for table in committer.failed.drain(..) {
+            self.gatherer.lost(&table);
+            self.loader.forget(&table);
+        }
+        if committer.begin_anew {
+            self.anew_at.get_or_insert_with(Instant::now);
+        }
+        if self.loader.is_done() {
+            // With a target, nothing else is waited for.
+            if self.target.as_ref().is_some_and(|target| self.reached.covers(target)) {
+                self.stream_stop.cancel();
+            }
+            return Ok(());
+        }
+        if !self.stream_stop.is_cancelled() {
+            self.loader.advance(&committer.tables, &self.reached)?;
+        }
+        if self.load_told.elapsed() >= LOAD_TOLD_EVERY {
+            self.load_told = Instant::now();
+            committer.write_entry().await?;
+        }
+        Ok(())
     }
 
     /// What is looked at now and then rather than with each event.
@@ -121,6 +186,7 @@ impl<S: Source> Loop<'_, S> {
     async fn take(&mut self, event: Event) -> Result<(), Error> {
         if let Event::Boundary { position, .. } = &event
             && self.target.as_ref().is_some_and(|target| position.covers(target))
+            && self.loader.is_done()
         {
             // Nothing after this boundary is waited for.
             self.stream_stop.cancel();
@@ -144,13 +210,38 @@ impl<S: Source> Loop<'_, S> {
         let complete = self.gatherer.complete();
         let Some(position) = &complete.position else { return !complete.is_empty() };
         let age = complete.since.map_or(Duration::ZERO, |since| since.elapsed());
-        let ending = self.draining || self.stream_stop.is_cancelled();
+        let ending = self.ending();
+        // A load does not wait for the interval.
+        let awaited = self.last_ledger.elapsed() >= LOAD_COMMIT_EVERY
+            && (self.loader.waits_for(position, &self.reached) || self.completes_target(position));
         if !complete.is_empty() {
-            return ending || self.is_full() || age >= self.run.commit.interval;
+            return ending || awaited || self.is_full() || age >= self.run.commit.interval;
         }
         let moved = *position != self.reached;
         let still = self.last_ledger.elapsed();
-        moved && (ending || still >= IDLE_LEDGER_EVERY) || still >= STILL_LEDGER_EVERY
+        moved && (ending || awaited || still >= IDLE_LEDGER_EVERY) || still >= STILL_LEDGER_EVERY
+    }
+
+    /// The target is reached with this position, and was not before.
+    fn completes_target(&self, position: &Position) -> bool {
+        self.target.as_ref().is_some_and(|target| position.covers(target) && !self.reached.covers(target))
+    }
+
+    /// Merges the chunks that may be merged.
+    fn start_merge_if_ready(&mut self) {
+        if self.committing.is_some() || self.ending() {
+            return;
+        }
+        let chunks = self.loader.take_ready(&self.reached);
+        if chunks.is_empty() {
+            return;
+        }
+        // It is at home, for nothing is under way.
+        let Some(mut committer) = self.committer.take() else { return };
+        self.committing = Some(tokio::spawn(async move {
+            let result = committer.merge(chunks).await.map(Work::Chunks);
+            (committer, result)
+        }));
     }
 
     fn start_commit_if_due(&mut self) {
@@ -163,7 +254,7 @@ impl<S: Source> Loop<'_, S> {
         self.committing = Some(tokio::spawn(async move {
             let (rows, transactions, tables) = (batch.rows, batch.transactions, batch.tables.len());
             let started = Instant::now();
-            let result = committer.commit(batch).await;
+            let result = committer.commit(batch).await.map(|()| Work::Batch);
             if result.is_ok() && rows > 0 {
                 let (source, position) = (&committer.source, &committer.entry.position);
                 let seconds = started.elapsed().as_secs_f64();
@@ -173,10 +264,22 @@ impl<S: Source> Loop<'_, S> {
         }));
     }
 
-    fn committed(&mut self, committer: &mut Committer) -> Result<(), Error> {
-        self.last_ledger = Instant::now();
+    fn returned(&mut self, work: Work, committer: &mut Committer) -> Result<(), Error> {
         for table in committer.failed.drain(..) {
             self.gatherer.lost(&table);
+            self.loader.forget(&table);
+        }
+        match work {
+            Work::Batch => self.last_ledger = Instant::now(),
+            Work::Chunks(outcomes) => {
+                for (place, rows, merged) in outcomes {
+                    let mut known = vec![self.reached.clone()];
+                    if let Some(table) = committer.tables.get(place.table()) {
+                        known.push(parse_position(table.position())?);
+                    }
+                    self.loader.merged(&place, rows, merged, known);
+                }
+            }
         }
         self.run.report(committer);
         self.durable.send_replace(parse_position(&committer.entry.position)?);
@@ -187,8 +290,8 @@ impl<S: Source> Loop<'_, S> {
 
 /// Waits for the commit under way.
 async fn wait(
-    committing: &mut Option<JoinHandle<(Committer, Result<(), Error>)>>,
-) -> Result<(Committer, Result<(), Error>), tokio::task::JoinError> {
+    committing: &mut Option<JoinHandle<(Committer, Result<Work, Error>)>>,
+) -> Result<(Committer, Result<Work, Error>), tokio::task::JoinError> {
     match committing {
         Some(task) => task.await,
         None => std::future::pending().await,

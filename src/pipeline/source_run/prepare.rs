@@ -12,6 +12,7 @@ use super::super::prepared::{self, PreparedSets};
 use super::super::retyped::retyped;
 use super::super::telling::{self, ValueTally};
 use super::super::{Error, table_name};
+use super::loads::{ToBegin, in_chunks, rewind};
 use super::{SourceRun, locked, parse_position, verdicts};
 use crate::lake::Table;
 use crate::ledger::{Entry, History, Ledger, LoadReason, OutboxEntry, TableState};
@@ -33,17 +34,20 @@ pub(super) struct Prepared {
 
 /// What there is of the tables.
 #[derive(Default)]
-struct Found {
-    open: HashMap<TableName, Table>,
+pub(super) struct Found {
+    pub(super) open: HashMap<TableName, Table>,
     /// To be loaded.
     missing: Vec<TableName>,
-    states: BTreeMap<String, TableState>,
+    /// To be loaded in chunks.
+    pub(super) to_begin: Vec<ToBegin>,
+    pub(super) states: BTreeMap<String, TableState>,
     /// What the last commits of tables hold and the ledger does not: the last run ended between the two.
     untold: Vec<OutboxEntry>,
 }
 
 impl Found {
     fn stop(&mut self, source: &str, table: &TableName, reason: String, position: String) {
+        let reason = telling::with_command(&reason, source, &table.to_string());
         tracing::error!(source, %table, reason, position, "table is stopped");
         self.states.insert(table.to_string(), TableState::Stopped { reason, position });
     }
@@ -60,18 +64,11 @@ impl<S: Source> SourceRun<S> {
         if let Some(entry) = &entry {
             locked(&self.lag).note(entry.fresh_until, &entry.position);
         }
-        if let Some(entry) = &entry
-            && entry.history != identity.history
-        {
-            return Err(crate::source::Error::OtherHistory {
-                expected: entry.history.clone(),
-                found: identity.history,
-            }
-            .into());
-        }
+        let other_history =
+            entry.as_ref().map(|entry| entry.history.clone()).filter(|known| *known != identity.history);
         let mut history = History::open(self.lake.ledger_store(&self.name)?).await?;
-        let durable = entry.as_ref().map(|entry| parse_position(&entry.position)).transpose()?;
-        let undecided = prepared::load(&ledger, entry.as_ref()).await?;
+        let mut durable = entry.as_ref().map(|entry| parse_position(&entry.position)).transpose()?;
+        let mut undecided = prepared::load(&ledger, entry.as_ref()).await?;
         let verdicts = verdicts::so_far(ledger.decisions()).await?;
         let discovered = self.discover().await?;
         let known = self.known(&discovered, entry.as_ref());
@@ -79,25 +76,52 @@ impl<S: Source> SourceRun<S> {
             return Err(Error::NoTables);
         }
 
+        let before = entry.as_ref().map(|entry| entry.tables.clone()).unwrap_or_default();
+        let mut entry = entry;
+        let taken = match &mut entry {
+            Some(entry) => self.take_requests(entry, &discovered).await?,
+            None => false,
+        };
+
         // What the lake has of these tables decides what is to be loaded.
         let mut found = self.look_at(&known, &discovered, entry.as_ref()).await?;
         if durable.is_none() && !found.open.is_empty() {
             let tables: Vec<String> = found.open.keys().map(ToString::to_string).collect();
             return Err(Error::LedgerGone { tables: tables.join(", ") });
         }
-        let before = entry.as_ref().map(|entry| entry.tables.clone()).unwrap_or_default();
         let is_first = entry.is_none();
-        let mut entry = entry;
         if let Some(entry) = &mut entry {
             self.stop_unpublished(&mut found, &discovered, entry, &mut ledger).await?;
         }
-        let followed: Vec<TableName> = discovered
-            .iter()
-            .map(|schema| &schema.name)
-            .filter(|name| found.open.contains_key(name) || found.missing.contains(name))
-            .cloned()
-            .collect();
-        let mut from = self.source.prepare(&followed, durable.as_ref()).await?;
+        let to_begin: Vec<TableName> = found.to_begin.iter().map(|one| one.name.clone()).collect();
+        let is_followed = |name: &&TableName| {
+            found.open.contains_key(name) || found.missing.contains(name) || to_begin.contains(name)
+        };
+        let followed: Vec<TableName> =
+            discovered.iter().map(|schema| &schema.name).filter(is_followed).cloned().collect();
+        // Where all that is followed is loaded anew, nothing is needed of the log up to now.
+        let needs_nothing = found.open.is_empty() && !to_begin.is_empty();
+        let from = match other_history {
+            Some(expected) if !needs_nothing => {
+                return Err(crate::source::Error::OtherHistory { expected, found: identity.history }.into());
+            }
+            Some(_) => Err(None),
+            None => self.source.prepare(&followed, durable.as_ref()).await.map_err(Some),
+        };
+        let mut from = match from {
+            Ok(from) => from,
+            Err(Some(error)) if !(needs_nothing && is_position_lost(&error)) => return Err(error.into()),
+            Err(cause) => {
+                let cause = cause.map(|cause| cause.to_string());
+                tracing::warn!(source = self.name, cause, "all tables are loaded anew, from the source as it is now");
+                let from = self.source.prepare(&followed, None).await?;
+                if let Some(entry) = &mut entry {
+                    begin_history_anew(entry, &identity.history, &from);
+                }
+                (durable, undecided) = (None, PreparedSets::default());
+                from
+            }
+        };
         let mut entry =
             entry.unwrap_or_else(|| Entry::new(&self.name, &identity.server, &identity.history, from.to_string()));
         entry.server = identity.server;
@@ -105,42 +129,43 @@ impl<S: Source> SourceRun<S> {
             // The first loads will show everything committed before this moment.
             entry.fresh_until = Some(begun);
         }
-        if !found.missing.is_empty() {
-            self.source.observe(&found.missing).await?;
+        let loaded_now: Vec<TableName> = found.missing.iter().chain(&to_begin).cloned().collect();
+        if !loaded_now.is_empty() {
+            self.source.observe(&loaded_now).await?;
             entry.source_notes = self.source.notes();
         }
         for name in &found.missing {
             let reason = match before.get(&name.to_string()) {
                 _ if is_first => LoadReason::First,
                 None => LoadReason::Added,
-                Some(TableState::Loading { reason }) => *reason,
+                Some(TableState::Loading { reason, .. }) => *reason,
                 Some(_) => LoadReason::Again,
             };
-            entry.tables.insert(name.to_string(), TableState::Loading { reason });
+            entry.tables.insert(name.to_string(), TableState::to_load(reason));
         }
-        if durable.is_none() || !found.missing.is_empty() {
+        if durable.is_none() || taken || !loaded_now.is_empty() {
             // Before any table appears, so that a crash during the first load goes on from here.
             ledger.append(&entry).await?;
         }
         let mut values = ValueTally::default();
         let missing = std::mem::take(&mut found.missing);
+        let (to_begin, whole) = in_chunks(std::mem::take(&mut found.to_begin), &discovered);
         for Loaded { table, values: counts } in
-            self.load_missing(missing, &mut history, &from, &mut found.states).await?
+            self.load_missing(missing, &whole, &mut history, &from, &mut found.states).await?
         {
+            let table = if whole.contains_key(table.name()) { self.swap(table).await? } else { table };
             // A table loaded anew starts its counters anew.
             entry.values.remove(&table.name().to_string());
             if !counts.is_empty() {
                 note_values(&mut entry, &self.name, table.name(), &counts);
                 values.add(table.name(), &counts);
             }
-            // A log may run ahead of what snapshots see. Tables that have more than `from` skip it by themselves.
-            let loaded = parse_position(table.position())?;
-            if !loaded.covers(&from) && from.covers(&loaded) {
-                from = loaded;
-                // The next start must begin here too.
-                entry.position = from.to_string();
-            }
             found.open.insert(table.name().clone(), table);
+        }
+        self.begin_loads(to_begin, &mut history, &mut entry, &mut found).await?;
+        if rewind(&mut from, &found, &entry.tables)? {
+            // The next start must begin here too.
+            entry.position = from.to_string();
         }
 
         // Only what is captured has a history.
@@ -154,9 +179,8 @@ impl<S: Source> SourceRun<S> {
         let mut starts = HashMap::new();
         for (name, table) in &found.open {
             // One that waits shows whether it still does when its change comes by again.
-            let waiting =
-                entry.tables.get(&name.to_string()).filter(|state| matches!(state, TableState::Waiting { .. }));
-            found.states.insert(name.to_string(), waiting.cloned().unwrap_or(TableState::Streaming));
+            let state = self.state_of(table, entry.tables.get(&name.to_string()));
+            found.states.insert(name.to_string(), state);
             let declared = discovered.iter().find(|schema| schema.name == *name);
             let start = self.start_of(table, declared, &mut history, &from)?;
             starts.insert(name.clone(), start);
@@ -177,8 +201,10 @@ impl<S: Source> SourceRun<S> {
         }
         ledger.append(&entry).await?;
         ledger.prepared().forget(&leftovers).await;
+        self.tidy_up(&before, &entry.tables).await;
         let committer = Committer {
             source: self.name.clone(),
+            lake: self.lake.clone(),
             tables: found.open,
             ledger,
             history,
@@ -186,6 +212,8 @@ impl<S: Source> SourceRun<S> {
             totals: HashMap::new(),
             values,
             failed: Vec::new(),
+            begin_anew: false,
+            abandoned: Vec::new(),
             rows: 0,
             transactions: 0,
             waiting_told: None,
@@ -219,6 +247,10 @@ impl<S: Source> SourceRun<S> {
         for name in known {
             let declared = discovered.iter().find(|schema| schema.name == *name);
             let state = entry.and_then(|entry| entry.tables.get(&name.to_string()));
+            if let Some((state, id)) = state.and_then(|state| Some((state, state.hidden()?))) {
+                self.look_at_hidden(name, id, state, declared.is_some(), &mut found).await?;
+                continue;
+            }
             let table = match Table::open(&self.lake, &self.name, name).await {
                 Err(error @ crate::lake::Error::Table { .. }) => {
                     let position = entry.map(|entry| entry.position.clone()).unwrap_or_default();
@@ -291,7 +323,7 @@ impl<S: Source> SourceRun<S> {
         if declared.is_some_and(|declared| declared.identity != schema.identity) {
             tracing::warn!(source = self.name, table = %name, lake = ?schema.identity, "what identifies its rows has \
                 changed at the source or in its contract; if the log does not tell how, the lake goes on as it was loaded, \
-                until the table's folder is removed and it is loaded again");
+                until it is loaded again with `lakeward resync`");
         }
         let contract = self.config.contracts.get(&self.name, &name.to_string());
         for column in &mut schema.columns {
@@ -310,12 +342,12 @@ impl<S: Source> SourceRun<S> {
         let mut told = before.clone();
         told.extend(entry.tables.clone());
         events.extend(telling::newly_stopped(&self.name, &found.states, &told));
-        for (name, table) in &found.open {
+        for (name, table) in found.open.iter().filter(|(_, table)| table.load().is_none()) {
             match entry.tables.get(&name.to_string()) {
-                Some(TableState::Loading { reason: LoadReason::Added }) | None => {
+                Some(TableState::Loading { reason: LoadReason::Added, .. }) | None => {
                     events.push(telling::loaded(&self.name, table, false));
                 }
-                Some(TableState::Loading { reason: LoadReason::Again }) => {
+                Some(TableState::Loading { reason: LoadReason::Again, .. }) => {
                     events.push(telling::loaded(&self.name, table, true));
                 }
                 Some(_) => {}
@@ -342,7 +374,7 @@ impl<S: Source> SourceRun<S> {
         for name in unpublished {
             let Some(table) = found.open.remove(&name) else { continue };
             let reason = "it was not in the publication for a while, and its changes of that time are not in the log \
-                          that lakeward reads; remove its folder in the lake and restart to load it again";
+                          that lakeward reads; load it again with `lakeward resync`";
             found.stop(&self.name, &name, reason.to_owned(), table.position().to_owned());
         }
         for event in telling::newly_stopped(&self.name, &found.states, &entry.tables) {
@@ -354,17 +386,22 @@ impl<S: Source> SourceRun<S> {
         Ok(())
     }
 
-    /// First loads. A table that can't be loaded is stopped; the others are loaded without it.
+    /// Loads in one piece: tables that are missing, and those that are built anew out of sight. A table that can't be loaded
+    /// is stopped; the others are loaded without it.
     async fn load_missing(
         &self,
         mut missing: Vec<TableName>,
+        hidden: &BTreeMap<TableName, Uuid>,
         history: &mut History,
         from: &Position,
         states: &mut BTreeMap<String, TableState>,
     ) -> Result<Vec<Loaded>, Error> {
         let mut loaded = Vec::new();
+        missing.extend(hidden.keys().cloned());
         loop {
-            let load = snapshot::first_load(&self.source, &self.name, &self.lake, history, &missing, &mut loaded).await;
+            let source = self.source.as_ref();
+            let load =
+                snapshot::first_load(source, &self.name, &self.lake, history, &missing, hidden, &mut loaded).await;
             let Err(error) = load else { return Ok(loaded) };
             let (snapshot::Error::Source(crate::source::Error::Table { table, .. })
             | snapshot::Error::Lake(crate::lake::Error::Table { table, .. })) = &error
@@ -377,12 +414,17 @@ impl<S: Source> SourceRun<S> {
                 return Err(error.into());
             }
             tracing::error!(source = self.name, table, reason = %error, "table can't be loaded; the others go on");
-            let state = TableState::Stopped { reason: error.to_string(), position: from.to_string() };
+            let reason = telling::with_command(&error.to_string(), &self.name, table);
+            let state = TableState::Stopped { reason, position: from.to_string() };
             states.insert(table.clone(), state);
             // Those that were complete before the error came are there.
             missing.retain(|name| !loaded.iter().any(|done| done.table.name() == name));
             let mut still_missing = Vec::new();
             for name in missing {
+                if hidden.contains_key(&name) {
+                    still_missing.push(name);
+                    continue;
+                }
                 match Table::open(&self.lake, &self.name, &name).await? {
                     Some(table) => loaded.push(Loaded { table, values: ValueCounts::default() }),
                     None => still_missing.push(name),
@@ -435,17 +477,34 @@ fn dropped_by_last_commit(table: &Table) -> Option<(String, Option<DateTime<Utc>
     Some((table.position().to_owned(), record.at))
 }
 
+fn is_position_lost(error: &crate::source::Error) -> bool {
+    use crate::source::Error;
+    matches!(error, Error::PositionLost { .. } | Error::SlotLost { .. } | Error::OtherHistory { .. })
+}
+
+/// Nothing that the entry says of the log counts any more.
+fn begin_history_anew(entry: &mut Entry, history: &str, from: &Position) {
+    history.clone_into(&mut entry.history);
+    entry.position = from.to_string();
+    (entry.reached, entry.held_since) = (None, None);
+    entry.prepared.clear();
+    entry.source_notes.clear();
+}
+
 /// Why an existing table can't go on: the ledger moved on without it while it was not captured.
 fn unfollowed(table: &Table, entry: Option<&Entry>) -> Result<Option<String>, Error> {
     let Some(entry) = entry else { return Ok(None) };
     // Of one that was just loaded only its own position says where it stands.
     let state = entry.tables.get(&table.name().to_string());
-    let listed = state.is_some_and(|state| !matches!(state, TableState::Loading { .. }));
+    let listed = match state {
+        Some(TableState::Loading { follows, .. }) => *follows,
+        state => state.is_some(),
+    };
     if listed || parse_position(table.position())?.covers(&parse_position(&entry.position)?) {
         return Ok(None);
     }
     Ok(Some(format!(
-        "it was not captured between {} and {}; remove its folder in the lake and restart to load it again",
+        "it was not captured between {} and {}; load it again with `lakeward resync`",
         table.position(),
         entry.position
     )))

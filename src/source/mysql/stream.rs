@@ -54,7 +54,7 @@ use rotation::offset_after;
 /// When nothing came for this long, what was gathered is handed on.
 const PAUSE: Duration = Duration::from_millis(15);
 
-const RELOAD: &str = "remove the table's folder in the lake and restart to load it again";
+const RELOAD: &str = "load it again with `lakeward resync`";
 
 /// A table map in force.
 struct CachedMap {

@@ -207,7 +207,7 @@ async fn examine_slot(
             finding,
             format!(
                 "give the source another `slot`; or, if nobody needs this one, run: SELECT \
-                 pg_drop_replication_slot({}), and load the tables again (see README, \"When a position is lost\")",
+                 pg_drop_replication_slot({}), and load the tables again (`lakeward resync --all --source NAME`; see README, \"When a position is lost\")",
                 quote_literal(&config.slot)
             ),
         );

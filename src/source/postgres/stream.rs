@@ -46,13 +46,13 @@ const MOVE_INTERVAL: Duration = Duration::from_millis(200);
 /// The server breaks its silence after half of its timeout; after this it is gone.
 const SILENCE_MAX: Duration = Duration::from_secs(WAL_SENDER_TIMEOUT.as_secs() + 15);
 
-const REMEDY: &str = "remove the table's folder in the lake and restart to load it again; with lakeward's event trigger \
+const REMEDY: &str = "load it again with `lakeward resync`; with lakeward's event trigger \
                       (docs/event-trigger.md) such changes are told exactly";
 
-const VALUE_REMEDY: &str = "mend it at the source, or say in the table's contract what becomes of it, then remove the table's \
-                            folder in the lake and restart to load it again";
+const VALUE_REMEDY: &str = "mend it at the source, or say in the table's contract what becomes of it, then load it again with \
+                            `lakeward resync`";
 
-const RELOAD: &str = "remove the table's folder in the lake and restart to load it again";
+const RELOAD: &str = "load it again with `lakeward resync`";
 
 /// How much longer than asked a stream goes on to settle what a look found.
 const SETTLE_MAX: Duration = Duration::from_secs(3);

@@ -270,7 +270,7 @@ async fn contracts_choose_other_lake_types() {
         assert_eq!(report["state"], json!("stopped"), "{kind:?}");
         let error = report["error"].as_str().expect("a reason");
         assert!(error.contains("is boolean in the lake, and its contract makes it byte"), "{kind:?}: {error}");
-        assert!(error.contains("remove the table's folder"), "{kind:?}: {error}");
+        assert!(error.contains("lakeward resync"), "{kind:?}: {error}");
         std::fs::remove_dir_all(case.scratch.path().join(format!("lake/src/{}/t", case.database.name))).expect("there");
         case.lakeward.catch_up();
         assert_eq!(json!(case.rows("t", "SELECT typeof(c0), count(*) FROM t GROUP BY 1")), json!([["TINYINT", 6]]));

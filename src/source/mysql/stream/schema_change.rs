@@ -22,8 +22,8 @@ use super::super::statement::Words;
 use super::super::subject::{Became, StatementSession, Subject};
 use super::{Followed, RELOAD, Reader};
 
-const CONTRACT: &str = "correct the table's contract and start again; if it stays stopped, remove the table's folder in \
-                        the lake and restart to load it again";
+const CONTRACT: &str = "correct the table's contract and start again; if it stays stopped, load it again with \
+                        `lakeward resync`";
 
 /// A captured table that a statement changes.
 pub(super) struct Change {

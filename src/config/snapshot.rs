@@ -1,0 +1,36 @@
+//! `[snapshot]`: how tables are loaded beside the stream.
+
+use super::reader::TableReader;
+
+const PARALLELISM: &str = "a number of chunks from 1 to 64";
+const CHUNK_ROWS: &str = "a number of rows from 1 to 10000000";
+const RATE: &str = "a number of rows a second; 0 for no limit";
+
+/// See the module text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Chunks of a source that are read at the same time.
+    pub parallelism: usize,
+    pub chunk_rows: u64,
+    /// Over all tables of a source; 0: no limit.
+    pub rows_per_second_max: u64,
+}
+
+impl Default for Snapshot {
+    fn default() -> Self {
+        Self { parallelism: 4, chunk_rows: 100_000, rows_per_second_max: 0 }
+    }
+}
+
+pub(super) fn read_snapshot(root: &TableReader) -> Snapshot {
+    let default = Snapshot::default();
+    let Some(snapshot) = root.table("snapshot") else { return default };
+    let parallelism = snapshot.integer("parallelism", 1..=64, PARALLELISM);
+    let read = Snapshot {
+        parallelism: parallelism.map_or(default.parallelism, |number| number as usize),
+        chunk_rows: snapshot.integer("chunk_rows", 1..=10_000_000, CHUNK_ROWS).unwrap_or(default.chunk_rows),
+        rows_per_second_max: snapshot.integer("rows_per_second_max", 0..=u64::MAX, RATE).unwrap_or(0),
+    };
+    snapshot.finish();
+    read
+}

@@ -1,0 +1,166 @@
+//! Reads one chunk of a table and puts it into files that nobody sees yet.
+//!
+//! The rows are of a short transaction of the chunk's own. They are brought into the shape that the table had when the chunk
+//! was opened; whether it still has that shape is asked again when they are merged.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::Error;
+use super::throttle::Throttle;
+use crate::lake::{self, ChunkWriter, StagedChunk};
+use crate::schema::{Op, Shape, TableName, TableRows, TableSchema, ValueCounts};
+use crate::source::{Chunk, ChunkEvent, ChunkRows, Position, Source};
+
+/// Batches between the reader and the writer.
+const CHANNEL_BATCHES: usize = 2;
+
+/// A chunk that was read and written.
+pub struct Staged {
+    pub chunk: StagedChunk,
+    pub rows: u64,
+    /// What it sees is not beyond this position.
+    pub high: Position,
+    /// Values that have no faithful lake form.
+    pub values: ValueCounts,
+}
+
+/// What came of reading one.
+pub(super) enum Outcome {
+    Staged(Staged),
+    /// The source's table has other columns than those that the stream has reached: in front of this position they changed.
+    OtherColumns {
+        before: Position,
+        finding: String,
+    },
+}
+
+/// Reads a chunk. An error leaves nothing behind that anybody refers to.
+pub(super) async fn read<S: Source>(
+    source: &S,
+    table: &TableName,
+    chunk: &Chunk,
+    mut writer: ChunkWriter,
+    throttle: &Throttle,
+) -> Result<Outcome, Error> {
+    let (sender, receiver) = mpsc::channel(CHANNEL_BATCHES);
+    let (read, written) =
+        tokio::join!(source.read_chunk(table, chunk, None, sender), write(receiver, &mut writer, throttle));
+    let error: Error = match (read, written) {
+        (Ok(read), Ok(Written::Rows(values))) => {
+            let staged = writer.finish().await?;
+            return Ok(Outcome::Staged(Staged { chunk: staged, rows: read.rows, high: read.high, values }));
+        }
+        (_, Ok(Written::OtherColumns(finding))) => {
+            writer.abort().await;
+            return Ok(Outcome::OtherColumns { before: source.head().await?, finding });
+        }
+        // The reader only notices that the writer is gone; the writer knows why.
+        (_, Err(cause)) => cause,
+        (Err(cause), _) => cause.into(),
+    };
+    writer.abort().await;
+    Err(error)
+}
+
+enum Written {
+    Rows(ValueCounts),
+    OtherColumns(String),
+}
+
+async fn write(
+    mut events: mpsc::Receiver<ChunkEvent>,
+    writer: &mut ChunkWriter,
+    throttle: &Throttle,
+) -> Result<Written, Error> {
+    let shape = writer.shape().clone();
+    let mut schema: Option<Arc<TableSchema>> = None;
+    let mut values = ValueCounts::default();
+    while let Some(event) = events.recv().await {
+        match event {
+            ChunkEvent::Schema(read) => {
+                if let Some(finding) = difference(&shape, &read) {
+                    return Ok(Written::OtherColumns(finding));
+                }
+                schema = Some(read);
+            }
+            ChunkEvent::Rows(ChunkRows { rows, unfaithful }) => {
+                let Some(schema) = &schema else { continue };
+                let count = rows.num_rows();
+                let ops = vec![Op::Insert; count];
+                let rows = TableRows { schema: schema.clone(), rows, ops, unchanged: Vec::new(), unfaithful };
+                let rows = shape
+                    .project(rows)
+                    .map_err(|source| lake::Error::Arrow { table: shape.lake.name.to_string(), source })?;
+                values.add(&rows.schema, &rows.unfaithful);
+                writer.write(&rows.rows).await?;
+                throttle.take(count as u64).await;
+            }
+        }
+    }
+    Ok(Written::Rows(values))
+}
+
+/// Why rows of this schema have no place in the shape.
+fn difference(shape: &Shape, read: &TableSchema) -> Option<String> {
+    let ours = shape.source_schema();
+    let mut theirs = read.columns.iter().filter(|column| !shape.ignored.contains(&column.name));
+    let unknown = theirs.find_map(|column| match ours.columns.iter().find(|held| held.name == column.name) {
+        None => Some(format!("column `{}` is not in the lake's table", column.name)),
+        Some(held) if held.lake_type != column.lake_type => {
+            Some(format!("column `{}` is {}, not {}", column.name, column.lake_type, held.lake_type))
+        }
+        Some(_) => None,
+    });
+    let gone = || {
+        let column = ours.columns.iter().find(|held| read.column_index(&held.name).is_none())?;
+        Some(format!("column `{}` is not there", column.name))
+    };
+    let key = |schema: &TableSchema| -> Vec<String> {
+        schema.key.iter().map(|&index| schema.columns[index].name.clone()).collect()
+    };
+    let other_key = || (key(&ours) != key(read)).then(|| format!("its key is ({})", key(read).join(", ")));
+    unknown.or_else(gone).or_else(other_key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::{Column, LakeType, Policy, RowIdentity};
+
+    fn schema(columns: &[(&str, LakeType)], key: &[usize]) -> TableSchema {
+        let column = |(name, lake_type): &(&str, LakeType)| Column {
+            name: (*name).into(),
+            source_type: "as it may be declared".into(),
+            lake_type: lake_type.clone(),
+            nullable: true,
+            policy: Policy::Null,
+        };
+        TableSchema {
+            name: TableName::new("shop", "goods"),
+            columns: columns.iter().map(column).collect(),
+            key: key.to_vec(),
+            partition_by: vec![],
+            identity: RowIdentity::Key,
+        }
+    }
+
+    #[test]
+    fn rows_of_other_columns_have_no_place_and_ignored_ones_do_not_count() {
+        let (id, name) = (("id", LakeType::Long), ("name", LakeType::String));
+        let mut shape = Shape::of(Arc::new(schema(&[id.clone(), name.clone()], &[0])));
+        shape.ignored.insert("new".into());
+        let told = |columns: &[(&str, LakeType)], key: &[usize]| difference(&shape, &schema(columns, key));
+        assert_eq!(told(&[id.clone(), name.clone()], &[0]), None);
+        assert_eq!(told(&[name.clone(), ("new", LakeType::Date), id.clone()], &[2]), None);
+        for (columns, key, expected) in [
+            (vec![id.clone()], vec![0], "`name` is not there"),
+            (vec![id.clone(), name.clone(), ("x", LakeType::Date)], vec![0], "`x` is not in the lake's table"),
+            (vec![("id", LakeType::Integer), name.clone()], vec![0], "`id` is integer, not long"),
+            (vec![id.clone(), name.clone()], vec![0, 1], "its key is (id, name)"),
+        ] {
+            assert!(told(&columns, &key).is_some_and(|text| text.contains(expected)), "{expected}");
+        }
+    }
+}

@@ -1,0 +1,466 @@
+//! Loads tables in chunks while their changes come by the stream (docs/decisions/011-loads-beside-the-stream.md).
+//!
+//! The loader plans chunks, reads several of several tables at once, and has each of them in files that nobody sees yet. It
+//! hands them on in the order of each table's keys, when the stream has passed everything that a chunk can have seen; who
+//! merges them says what came of it. So nothing here waits for the stream, and the stream waits for nothing here.
+//!
+//! What it holds is bounded: so many chunks are being read, and so many wait to be merged. Where a load stands is in the
+//! table's own note, not here: when an attempt ends, what is not merged is read again by the next.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use tokio::task::{JoinError, JoinSet};
+
+use super::Error;
+use super::chunk::{self, Outcome, Staged};
+use super::progress::Progress;
+use super::throttle::Throttle;
+use crate::config;
+use crate::lake::{self, ChunkWriter, Table};
+use crate::schema::TableName;
+use crate::source::{self, Chunk, KeyBound, Position, Source};
+
+/// Chunks that are read or wait to be merged, for each one that may be read at a time.
+const HELD_FACTOR: usize = 3;
+
+/// Merged in one go, so that batches of changes do not wait for long.
+const MERGED_AT_ONCE: usize = 8;
+
+/// How often a chunk that fails by itself is read again before the attempt ends.
+const TRIES: usize = 8;
+
+/// How often a chunk may show other columns than the stream has reached, after the stream passed what it saw.
+const OTHER_COLUMNS_MAX: u32 = 10;
+
+/// See the module text.
+pub struct Loader<S> {
+    source: Arc<S>,
+    source_name: String,
+    settings: config::Snapshot,
+    throttle: Arc<Throttle>,
+    tables: BTreeMap<TableName, Load>,
+    tasks: JoinSet<Done>,
+    reading: usize,
+    stopped: Vec<(TableName, Error)>,
+}
+
+/// The load of one table.
+struct Load {
+    /// The source shows to new snapshots what the table has had by the stream: before that no chunk is opened.
+    visible: bool,
+    /// All chunks are to be read once more after this pass: updates waited for their rows when the process ended.
+    again: bool,
+    /// Chunks of another pass are not this one's.
+    pass: u64,
+    planned: Option<KeyBound>,
+    planning: bool,
+    planned_all: bool,
+    slots: VecDeque<Slot>,
+    numbers: u64,
+    rows: u64,
+    progress: Progress,
+    pauses: ExponentialBackoff,
+    not_before: Option<Instant>,
+    other_columns: u32,
+}
+
+/// A chunk that is planned and not merged.
+struct Slot {
+    number: u64,
+    chunk: Chunk,
+    state: SlotState,
+}
+
+enum SlotState {
+    /// To be read, when the stream has passed this position.
+    Waiting(Option<Position>),
+    Reading,
+    Staged(Box<Staged>),
+    Merging,
+}
+
+enum Done {
+    /// Of one table, or of all that there are.
+    Visible {
+        table: Option<(TableName, u64)>,
+        seen: Result<(), source::Error>,
+    },
+    Planned {
+        table: TableName,
+        pass: u64,
+        chunk: Result<Chunk, Error>,
+    },
+    Read {
+        table: TableName,
+        pass: u64,
+        number: u64,
+        outcome: Result<Outcome, Error>,
+    },
+}
+
+/// A chunk that is to be merged now.
+pub struct Ready {
+    pub table: TableName,
+    pub staged: Staged,
+    /// Everything up to here is merged with it, as the table's note has it; `None`: as it was, since it is the last.
+    pub through: Option<String>,
+    /// Rows to be counted: a second pass brings none.
+    pub rows: u64,
+    pub again: bool,
+    pub last: bool,
+    number: u64,
+    pass: u64,
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Merged {
+    Done,
+    /// It was the last, and the table is whole.
+    Finished,
+    /// It was the last, and everything has to be read once more.
+    Again,
+    /// Void: to be read again.
+    Void,
+    /// The table is not there any more.
+    Gone,
+}
+
+/// Where a chunk has its place, to tell the loader of it.
+#[derive(Clone, Debug)]
+pub struct ChunkPlace {
+    table: TableName,
+    number: u64,
+    pass: u64,
+}
+
+impl ChunkPlace {
+    pub fn table(&self) -> &TableName {
+        &self.table
+    }
+}
+
+impl Ready {
+    pub fn place(&self) -> ChunkPlace {
+        ChunkPlace { table: self.table.clone(), number: self.number, pass: self.pass }
+    }
+}
+
+fn pauses() -> ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(500))
+        .with_max_delay(Duration::from_secs(60))
+        .with_max_times(TRIES)
+        .with_jitter()
+        .build()
+}
+
+impl<S: Source> Loader<S> {
+    /// `known`: positions that the tables have; nothing is read before new snapshots see all of them.
+    pub fn new(source: Arc<S>, source_name: &str, settings: config::Snapshot, known: Vec<Position>) -> Self {
+        let mut loader = Self {
+            source,
+            source_name: source_name.to_owned(),
+            throttle: Arc::new(Throttle::new(settings.rows_per_second_max)),
+            settings,
+            tables: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            reading: 0,
+            stopped: Vec::new(),
+        };
+        loader.await_visible(None, known);
+        loader
+    }
+
+    /// No chunk is opened before everything in these positions is visible.
+    fn await_visible(&mut self, table: Option<(TableName, u64)>, known: Vec<Position>) {
+        let source = self.source.clone();
+        self.tasks.spawn(async move {
+            let mut seen = Ok(());
+            for position in known {
+                seen = seen.and(source.visible(&position).await);
+            }
+            Done::Visible { table, seen }
+        });
+    }
+
+    /// Takes up a table where its note says. A resync goes into a table beside the one that is there.
+    pub fn add(&mut self, table: &Table, rows_estimate: Option<u64>, resync: bool) {
+        let Some(note) = table.load() else { return };
+        let through = note.through.as_deref().and_then(|text| match serde_json::from_str::<KeyBound>(text) {
+            Ok(bound) => Some(bound),
+            Err(error) => {
+                tracing::warn!(source = self.source_name, table = %table.name(), %error,
+                    "where its load stands can't be read: all of it is read again");
+                None
+            }
+        });
+        let progress = Progress::start(&self.source_name, table.name(), rows_estimate, note.rows, resync);
+        let load = Load {
+            visible: false,
+            again: note.again || note.pending,
+            pass: 0,
+            planned: through,
+            planning: false,
+            planned_all: false,
+            slots: VecDeque::new(),
+            numbers: 0,
+            rows: note.rows,
+            progress,
+            pauses: pauses(),
+            not_before: None,
+            other_columns: 0,
+        };
+        self.tables.insert(table.name().clone(), load);
+    }
+
+    /// Whether all tables are whole.
+    pub fn is_done(&self) -> bool {
+        self.tables.is_empty()
+    }
+
+    /// Whether the next chunk of any table waits for the stream to pass a position that `position` covers and `reached` does
+    /// not.
+    pub fn waits_for(&self, position: &Position, reached: &Position) -> bool {
+        self.tables.values().any(|load| {
+            let high = match load.slots.front().map(|slot| &slot.state) {
+                Some(SlotState::Staged(staged)) => &staged.high,
+                Some(SlotState::Waiting(Some(before))) => before,
+                _ => return false,
+            };
+            position.covers(high) && !reached.covers(high)
+        })
+    }
+
+    /// Rows of each table that are merged.
+    pub fn rows(&self) -> impl Iterator<Item = (&TableName, u64)> {
+        self.tables.iter().map(|(name, load)| (name, load.rows))
+    }
+
+    /// Takes the tables that can't be loaded.
+    pub fn take_stopped(&mut self) -> Vec<(TableName, Error)> {
+        std::mem::take(&mut self.stopped)
+    }
+
+    /// A table is not to be loaded any more.
+    pub fn forget(&mut self, table: &TableName) {
+        self.tables.remove(table);
+    }
+
+    /// Begins whatever may begin: `tables` are as the stream has left them at `reached`.
+    pub fn advance(&mut self, tables: &HashMap<TableName, Table>, reached: &Position) -> Result<(), Error> {
+        self.tables.retain(|name, _| tables.contains_key(name));
+        let now = Instant::now();
+        let held_max = self.settings.parallelism * HELD_FACTOR;
+        let mut held: usize = self.tables.values().map(Load::held).sum();
+        // Those that have the least under way go first.
+        let mut order: Vec<TableName> = self.tables.keys().cloned().collect();
+        order.sort_by_key(|name| self.tables.get(name).map_or(0, Load::held));
+        for name in order {
+            let (Some(load), Some(table)) = (self.tables.get_mut(&name), tables.get(&name)) else { continue };
+            if !load.visible || load.not_before.is_some_and(|at| at > now) {
+                continue;
+            }
+            load.not_before = None;
+            if !load.planning && !load.planned_all && load.slots.len() < held_max {
+                load.planning = true;
+                let (source, schema, after) =
+                    (self.source.clone(), table.shape().source_schema(), load.planned.clone());
+                let (name, pass, rows) = (name.clone(), load.pass, self.settings.chunk_rows);
+                self.tasks.spawn(async move {
+                    let chunk = source.next_chunk(&schema, after.as_ref(), rows).await.map_err(Error::from);
+                    Done::Planned { table: name, pass, chunk }
+                });
+            }
+            for (place, slot) in load.slots.iter_mut().enumerate() {
+                let SlotState::Waiting(until) = &slot.state else { continue };
+                // The first of a table must never wait for later ones.
+                let room = self.reading < self.settings.parallelism && (held < held_max || place == 0);
+                if !room || until.as_ref().is_some_and(|until| !reached.covers(until)) {
+                    break;
+                }
+                // Before the chunk is opened, so that it is known what passes from then on.
+                let writer = ChunkWriter::begin(table)?;
+                slot.state = SlotState::Reading;
+                held += 1;
+                self.reading += 1;
+                let (source, throttle, chunk) = (self.source.clone(), self.throttle.clone(), slot.chunk.clone());
+                let (name, pass, number) = (name.clone(), load.pass, slot.number);
+                self.tasks.spawn(async move {
+                    let outcome = chunk::read(source.as_ref(), &name, &chunk, writer, &throttle).await;
+                    Done::Read { table: name, pass, number, outcome }
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for whatever ends next, and takes it in. An error ends the attempt. Never returns while nothing is under way.
+    pub async fn next(&mut self) -> Result<(), Error> {
+        match self.tasks.join_next().await {
+            Some(done) => self.take(done),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn take(&mut self, done: Result<Done, JoinError>) -> Result<(), Error> {
+        match done.map_err(Error::Task)? {
+            Done::Visible { table, seen } => {
+                seen?;
+                for (name, load) in &mut self.tables {
+                    let is_meant = table.as_ref().is_none_or(|(table, pass)| table == name && *pass == load.pass);
+                    load.visible |= is_meant && (table.is_some() || load.pass == 0);
+                }
+            }
+            Done::Planned { table, pass, chunk } => {
+                let Some(load) = self.tables.get_mut(&table).filter(|load| load.pass == pass) else { return Ok(()) };
+                load.planning = false;
+                match chunk {
+                    Ok(chunk) => {
+                        load.pauses = pauses();
+                        load.planned_all = chunk.to.is_none();
+                        load.planned.clone_from(&chunk.to);
+                        load.numbers += 1;
+                        load.slots.push_back(Slot { number: load.numbers, chunk, state: SlotState::Waiting(None) });
+                    }
+                    Err(error) => return self.failed(table, error),
+                }
+            }
+            Done::Read { table, pass, number, outcome } => {
+                self.reading -= 1;
+                let Some(load) = self.tables.get_mut(&table).filter(|load| load.pass == pass) else { return Ok(()) };
+                let Some(slot) = load.slots.iter_mut().find(|slot| slot.number == number) else { return Ok(()) };
+                match outcome {
+                    Ok(Outcome::Staged(staged)) => {
+                        load.pauses = pauses();
+                        load.other_columns = 0;
+                        slot.state = SlotState::Staged(Box::new(staged));
+                    }
+                    Ok(Outcome::OtherColumns { before, finding }) => {
+                        tracing::info!(source = self.source_name, %table, position = %before, finding,
+                            "its columns have changed: a chunk is read again when the log has been read up to there");
+                        slot.state = SlotState::Waiting(Some(before.clone()));
+                        load.other_columns += 1;
+                        if load.other_columns > OTHER_COLUMNS_MAX {
+                            let error = source::Error::Table {
+                                table: table.to_string(),
+                                finding: format!("{finding} at the source, and the log does not say why,"),
+                                position: before.to_string(),
+                                remedy: "load it again".to_owned(),
+                            };
+                            return self.failed(table, error.into());
+                        }
+                    }
+                    Err(error) => {
+                        slot.state = SlotState::Waiting(None);
+                        return self.failed(table, error);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Something of this table's load failed: it is tried again after a pause, or the table stops, or the attempt ends.
+    fn failed(&mut self, table: TableName, error: Error) -> Result<(), Error> {
+        let Some(load) = self.tables.get_mut(&table) else { return Ok(()) };
+        if matches!(error, Error::Source(source::Error::BoundsVoid { .. })) {
+            tracing::warn!(source = self.source_name, %table, %error, "the load begins at its first chunk again");
+            load.begin_again();
+            return Ok(());
+        }
+        match (error.is_transient(), &error) {
+            (true, _) => {
+                let Some(pause) = load.pauses.next() else { return Err(error) };
+                tracing::warn!(source = self.source_name, %table, %error, seconds = pause.as_secs_f64(),
+                    "a chunk could not be read; trying again after a pause");
+                let at = Instant::now() + pause;
+                load.not_before = Some(load.not_before.map_or(at, |before| before.max(at)));
+                Ok(())
+            }
+            (false, Error::Source(_) | Error::Lake(lake::Error::Table { .. } | lake::Error::Arrow { .. })) => {
+                self.tables.remove(&table);
+                self.stopped.push((table, error));
+                Ok(())
+            }
+            (false, _) => Err(error),
+        }
+    }
+
+    /// Takes the chunks that may be merged, now that the stream has passed `reached`.
+    pub fn take_ready(&mut self, reached: &Position) -> Vec<Ready> {
+        let mut ready = Vec::new();
+        for (name, load) in &mut self.tables {
+            let count = load.slots.len();
+            for (place, slot) in load.slots.iter_mut().enumerate() {
+                let is_covered = matches!(&slot.state, SlotState::Staged(staged) if reached.covers(&staged.high));
+                if !is_covered || ready.len() >= MERGED_AT_ONCE {
+                    break;
+                }
+                let SlotState::Staged(staged) = std::mem::replace(&mut slot.state, SlotState::Merging) else { break };
+                let last = load.planned_all && place + 1 == count;
+                ready.push(Ready {
+                    table: name.clone(),
+                    rows: if load.pass == 0 { staged.rows } else { 0 },
+                    staged: *staged,
+                    through: slot.chunk.to.as_ref().and_then(|bound| serde_json::to_string(bound).ok()),
+                    again: load.again,
+                    last,
+                    number: slot.number,
+                    pass: load.pass,
+                });
+            }
+        }
+        ready
+    }
+
+    /// What came of a chunk that was taken. `known`: positions that its table has.
+    pub fn merged(&mut self, place: &ChunkPlace, rows: u64, merged: Merged, known: Vec<Position>) {
+        let Some(load) = self.tables.get_mut(&place.table).filter(|load| load.pass == place.pass) else { return };
+        match merged {
+            Merged::Done => {
+                load.slots.retain(|slot| slot.number != place.number);
+                load.rows += rows;
+                load.progress.advance(load.rows);
+            }
+            Merged::Void => {
+                if let Some(slot) = load.slots.iter_mut().find(|slot| slot.number == place.number) {
+                    slot.state = SlotState::Waiting(None);
+                }
+            }
+            Merged::Again => {
+                tracing::info!(source = self.source_name, table = %place.table,
+                    "updates wait for the rest of their rows: all chunks are read once more");
+                load.rows += rows;
+                load.again = false;
+                load.begin_again();
+                load.visible = false;
+                let pass = load.pass;
+                self.await_visible(Some((place.table.clone(), pass)), known);
+            }
+            Merged::Finished => {
+                if let Some(load) = self.tables.remove(&place.table) {
+                    load.progress.finish(load.rows + rows);
+                }
+            }
+            Merged::Gone => drop(self.tables.remove(&place.table)),
+        }
+    }
+}
+
+impl Load {
+    /// Chunks are read from the first one again; what is under way of others comes to nothing.
+    fn begin_again(&mut self) {
+        self.slots.clear();
+        self.pass += 1;
+        (self.planned, self.planned_all, self.planning) = (None, false, false);
+    }
+
+    /// Chunks that are read or wait to be merged.
+    fn held(&self) -> usize {
+        self.slots.iter().filter(|slot| !matches!(slot.state, SlotState::Waiting(_))).count()
+    }
+}
