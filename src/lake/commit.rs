@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::Error;
 use super::store::cause_text;
+use super::vanished::Vanished;
 use crate::schema::{ChangeRecord, TableName};
 
 /// Key of our part of a commitInfo action.
@@ -29,6 +30,8 @@ pub struct CommitNote {
     pub schema_version: u64,
     /// The changes of the table's columns that this commit makes.
     pub changes: Vec<ChangeRecord>,
+    /// Keys that came and went within this commit.
+    pub vanished: Option<Vanished>,
 }
 
 /// What became of a PUT.
@@ -63,6 +66,9 @@ pub fn entry(
     });
     if !note.changes.is_empty() {
         ours["changes"] = serde_json::to_value(&note.changes)?;
+    }
+    if let Some(vanished) = &note.vanished {
+        ours["vanished"] = serde_json::to_value(vanished)?;
     }
     let info = json!({"commitInfo": {
         "timestamp": now.timestamp_millis(),
@@ -136,6 +142,10 @@ pub fn note(entry: &str) -> Option<CommitNote> {
             .get("changes")
             .and_then(|changes| serde_json::from_value(changes.clone()).ok())
             .unwrap_or_default(),
+        vanished: ours.get("vanished").map(|vanished| {
+            // What can't be read is some, and it is not known which.
+            serde_json::from_value(vanished.clone()).unwrap_or_else(|_| Vanished::unnamed(1))
+        }),
     })
 }
 
@@ -172,6 +182,7 @@ mod tests {
                 after: vec![],
                 steps: vec![],
             }],
+            vanished: Some(Vanished::named(&[1, 2])),
         };
         let text = entry(&wanted, Uuid::new_v4(), "STREAMING UPDATE", None, &[], Utc::now()).expect("serializable");
         assert_eq!(note(&text), Some(wanted));

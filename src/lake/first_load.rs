@@ -76,6 +76,7 @@ impl FirstLoad {
             position: self.position,
             schema_version: 1,
             changes: Vec::new(),
+            vanished: None,
         };
         let id = Uuid::new_v4();
         let now = Utc::now();

@@ -35,6 +35,8 @@ pub enum Ending {
     Live(RowNumber, KeyHash),
     /// The lake's row of the key, if there is one, is replaced or gone.
     Touched(KeyHash),
+    /// In a table with a key: no row is left under this one.
+    Gone(KeyHash),
 }
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -180,9 +182,7 @@ impl Pass {
             States::Keys(states) => {
                 for (key, row) in states {
                     out(Ending::Touched(key));
-                    if row != NOTHING {
-                        out(Ending::Live(row, key));
-                    }
+                    out(if row == NOTHING { Ending::Gone(key) } else { Ending::Live(row, key) });
                 }
             }
             States::Bags(bags) => {
@@ -280,6 +280,7 @@ mod tests {
             pass.finish(trail, &hasher, &locator, &mut |ending| match ending {
                 Ending::Live(row, _) => live.push(row),
                 Ending::Touched(_) => *touched += 1,
+                Ending::Gone(_) => {}
             })?;
         }
         outcome.live.sort_unstable();

@@ -10,6 +10,7 @@ mod carry;
 mod evolve;
 mod index;
 mod load;
+mod vanish;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use crate::schema::{ChangeRecord, Shape, TableName, TableSchema};
 use apply::{Gone, Staged};
 use evolve::Evolved;
 use index::check_keys;
+pub(super) use index::read_deletion_vector;
 pub(super) use load::{Loaded as LoadedTable, load};
 
 /// How often the log gets a checkpoint, in commits.
@@ -193,7 +195,7 @@ impl Table {
                     return Err(error);
                 }
             };
-            let note = self.next_note(changes, position);
+            let note = CommitNote { vanished: staged.vanished.clone(), ..self.next_note(changes, position) };
             let id = Uuid::new_v4();
             let version = self.version + 1;
             let metadata = evolved.as_ref().and_then(|evolved| evolved.metadata.as_ref());
@@ -238,6 +240,7 @@ impl Table {
             position: position.to_owned(),
             schema_version: self.note.schema_version + changes.len() as u64,
             changes,
+            vanished: None,
         }
     }
 

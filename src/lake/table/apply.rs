@@ -23,6 +23,8 @@ use super::super::deletion_vector::DeletionVectorObject;
 use super::super::locator::{FileId, KeyHash};
 use super::super::merge::{CollapseError, Ending, PASS_BYTES_PER_KEY, Pass, RowNumber, Trail, check_key_changes};
 use super::super::spill::Spill;
+use super::super::vanished::Vanished;
+use super::vanish::Nowhere;
 use super::{View, remove};
 use crate::schema::{Op, RowIdentity, Shape};
 
@@ -38,6 +40,7 @@ pub(super) struct Staged {
     pub gone: Gone,
     pub written: Vec<WrittenFile>,
     pub rows_removed: u64,
+    pub vanished: Option<Vanished>,
 }
 
 /// What the index must forget.
@@ -61,6 +64,7 @@ struct Collapsed {
     dying: Dying,
     gone: Vec<KeyHash>,
     trail: Trail,
+    vanished: Option<Vanished>,
 }
 
 /// Which old files change, and how.
@@ -105,6 +109,7 @@ impl View<'_> {
             gone: if spill.is_some() { Gone::Rows(collapsed.dying) } else { Gone::Keys(collapsed.gone) },
             written,
             rows_removed: removal.rows,
+            vanished: collapsed.vanished,
         })
     }
 
@@ -127,7 +132,7 @@ impl View<'_> {
                 return Err(self.misfit(&CollapseError::NothingToFindBy));
             }
         }
-        Ok(Collapsed { live: Live::All, dying: Dying::new(), gone: Vec::new(), trail: Trail::default() })
+        Ok(Collapsed { live: Live::All, dying: Dying::new(), gone: Vec::new(), trail: Trail::default(), vanished: None })
     }
 
     async fn collapse_in_memory(&self, set: &ChangeSet<'_>) -> Result<Collapsed, Error> {
@@ -143,6 +148,7 @@ impl View<'_> {
         }
         let mut live = Vec::new();
         let (mut dying, mut gone) = (Dying::new(), Vec::new());
+        let mut nowhere = Nowhere::default();
         let mut end = |ending| match ending {
             Ending::Live(row, key) => live.push((row, key)),
             Ending::Touched(key) => {
@@ -150,11 +156,17 @@ impl View<'_> {
                     gone.push(key);
                 }
             }
+            Ending::Gone(key) => {
+                if !self.has(key) {
+                    nowhere.add(key);
+                }
+            }
         };
         pass.finish(&trail, self.hasher, self.locator, &mut end).map_err(|cause| self.misfit(&cause))?;
         // The map's order is random; log order keeps neighbours together and commits reproducible.
         live.sort_unstable();
-        Ok(Collapsed { live: Live::Listed(live), dying, gone, trail })
+        let vanished = self.vanished(set, &nowhere).await?;
+        Ok(Collapsed { live: Live::Listed(live), dying, gone, trail, vanished })
     }
 
     async fn collapse_on_disk(&self, set: &ChangeSet<'_>, spill: &std::sync::Arc<Spill>) -> Result<Collapsed, Error> {
@@ -171,6 +183,7 @@ impl View<'_> {
         }
         let mut live = RoaringBitmap::new();
         let mut dying = Dying::new();
+        let mut nowhere = Nowhere::default();
         for bucket in buckets.finish()? {
             let mut pass = Pass::new(self.schema.identity, set.truncated);
             for chunk in 0..bucket.chunks() {
@@ -187,10 +200,16 @@ impl View<'_> {
                 Ending::Touched(key) => {
                     self.mark_dying(key, set.truncated, &mut dying);
                 }
+                Ending::Gone(key) => {
+                    if !self.has(key) {
+                        nowhere.add(key);
+                    }
+                }
             };
             pass.finish(&trail, self.hasher, self.locator, &mut end).map_err(|cause| self.misfit(&cause))?;
         }
-        Ok(Collapsed { live: Live::Marked(live), dying, gone: Vec::new(), trail })
+        let vanished = self.vanished(set, &nowhere).await?;
+        Ok(Collapsed { live: Live::Marked(live), dying, gone: Vec::new(), trail, vanished })
     }
 
     /// The trail that this batch needs: of values left out, or of equal rows.
@@ -207,6 +226,11 @@ impl View<'_> {
         let Some(address) = (if truncated { None } else { self.locator.find(key) }) else { return false };
         dying.entry(address.file).or_default().insert(u64::from(address.row));
         true
+    }
+
+    /// Whether the lake has a row of this key.
+    fn has(&self, key: KeyHash) -> bool {
+        self.locator.find(key).is_some()
     }
 
     pub(super) fn hash(&self, rows: &RecordBatch) -> Result<Vec<KeyHash>, Error> {
