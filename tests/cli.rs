@@ -73,7 +73,9 @@ fn help_lists_the_commands_and_the_exit_codes() {
     let output = lakeward(folder.path(), &["--help"]);
     assert_exit(&output, 0);
     let help = text(&output.stdout);
-    for word in ["check", "run", "init", "tables", "notify", "schema", "--config", "Exit codes:", "ignores conditional put"] {
+    for word in
+        ["check", "run", "init", "tables", "notify", "schema", "--config", "Exit codes:", "ignores conditional put"]
+    {
         assert!(help.contains(word), "{word} is missing in:\n{help}");
     }
     for command in ["check", "run", "init", "tables"] {

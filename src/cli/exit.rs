@@ -103,9 +103,12 @@ impl From<&source::Error> for Exit {
             Error::PositionLost { .. } | Error::SlotLost { .. } | Error::OtherHistory { .. } => Self::PositionLost,
             Error::SlotInUse { .. } => Self::Busy,
             Error::Table { .. } => Self::TableStopped,
-            Error::Protocol { .. } | Error::Query { .. } | Error::ReceiverGone | Error::Batch(_) | Error::Rows(_) => {
-                Self::Unexpected
-            }
+            Error::Protocol { .. }
+            | Error::Query { .. }
+            | Error::BoundsVoid { .. }
+            | Error::ReceiverGone
+            | Error::Batch(_)
+            | Error::Rows(_) => Self::Unexpected,
         }
     }
 }

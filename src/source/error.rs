@@ -51,6 +51,12 @@ pub enum Error {
     #[error("table {table}: {finding} at {position}; {remedy}")]
     Table { table: String, finding: String, position: String, remedy: String },
 
+    /// The caller begins the table's chunks anew.
+    #[error(
+        "table {table}: its key is ordered otherwise than when the load began; its chunks are read from the first one again"
+    )]
+    BoundsVoid { table: String },
+
     #[error("unreadable log at {position}: {finding}")]
     Protocol { position: String, finding: String },
 
@@ -77,6 +83,7 @@ impl Error {
             Self::Connect { .. }
             | Self::Disconnected { .. }
             | Self::Query { .. }
+            | Self::BoundsVoid { .. }
             | Self::SlotInUse { .. }
             | Self::ReceiverGone => Class::Transient,
             Self::Authentication { .. }

@@ -7,6 +7,7 @@
 //!
 //! Knows databases, knows nothing of Delta. MySQL and MariaDB live in [`mysql`], PostgreSQL in [`postgres`].
 
+pub mod chunk;
 mod collector;
 mod error;
 mod foretold;
@@ -17,6 +18,7 @@ mod position;
 pub mod postgres;
 mod problem;
 
+pub use chunk::{Chunk, ChunkEvent, ChunkRead, ChunkRows, KeyBound, LoadStart};
 pub use collector::{Collector, CollectorLimits, Mark, RowSink};
 pub use error::{Class, Error};
 pub use foretold::{Foretold, without};
@@ -216,6 +218,35 @@ pub trait Source: Send + Sync + 'static {
         tables: &[TableName],
         out: mpsc::Sender<SnapshotEvent>,
     ) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Where a load of each of `tables` begins: an exact hand-over, as [`Source::snapshot`] has it, but no row is read and
+    /// nothing stays open. Changes nothing.
+    fn begin_load(&self, tables: &[TableName]) -> impl Future<Output = Result<Vec<LoadStart>, Error>> + Send;
+
+    /// Returns when everything in `position`, which has been in the log already, is visible to whatever is read from now on:
+    /// the log may be ahead of what the database shows. It may take as long as a transaction takes; says so after a while.
+    fn visible(&self, position: &Position) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// The chunk of `rows` rows after `after`, as the table is now; `to` is open when it is the last one. The whole table
+    /// where it has no key, or one that the database has no order for.
+    fn next_chunk(
+        &self,
+        table: &TableSchema,
+        after: Option<&KeyBound>,
+        rows: u64,
+    ) -> impl Future<Output = Result<Chunk, Error>> + Send;
+
+    /// Reads a chunk in a short transaction of its own, which sees everything that is visible at the call. Several may be
+    /// read at once. `filter`: an SQL condition in the source's words, which rows have to meet. Changes nothing.
+    ///
+    /// [`Error::BoundsVoid`]: the key is ordered otherwise than when the bounds were found; begin at the first chunk.
+    fn read_chunk(
+        &self,
+        table: &TableName,
+        chunk: &Chunk,
+        filter: Option<&str>,
+        out: mpsc::Sender<ChunkEvent>,
+    ) -> impl Future<Output = Result<ChunkRead, Error>> + Send;
 
     /// Streams changes until `request.stop`, or until an error; on a transient one the caller starts again.
     fn stream(

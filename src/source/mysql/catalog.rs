@@ -1,6 +1,6 @@
 //! The tables that the configuration selects, from information_schema.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use crate::config::{Contract, Contracts, SourceConfig};
@@ -21,6 +21,10 @@ pub struct CatalogTable {
     pub rows_estimate: Option<u64>,
     /// Character set by column.
     pub charsets: HashMap<String, String>,
+    /// Collation by column.
+    pub collations: HashMap<String, String>,
+    /// Columns that may hold NULL.
+    pub nullable: HashSet<String>,
     /// Why it can't be captured, in words.
     pub refusal: Option<String>,
 }
@@ -79,18 +83,45 @@ pub async fn tables(
     contracts: &Contracts,
     collations: &Collations,
 ) -> Result<Vec<CatalogTable>, Error> {
+    described(session, config, contracts, collations, None).await
+}
+
+/// One selected table; `None` when it is not there.
+pub async fn table(
+    session: &mut Session,
+    config: &SourceConfig,
+    contracts: &Contracts,
+    collations: &Collations,
+    name: &TableName,
+) -> Result<Option<CatalogTable>, Error> {
+    described(session, config, contracts, collations, Some(name)).await.map(|tables| tables.into_iter().next())
+}
+
+async fn described(
+    session: &mut Session,
+    config: &SourceConfig,
+    contracts: &Contracts,
+    collations: &Collations,
+    only: Option<&TableName>,
+) -> Result<Vec<CatalogTable>, Error> {
     let system = SYSTEM_SCHEMAS.map(literal).join(", ");
+    let one = only.map(|name| format!(" AND TABLE_NAME = {}", literal(&name.table))).unwrap_or_default();
+    let scope = match only {
+        None => format!("TABLE_SCHEMA NOT IN ({system})"),
+        Some(name) => format!("TABLE_SCHEMA = {}{one}", literal(&name.schema)),
+    };
     let answer = session
         .query(&format!(
             "SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_TYPE, ENGINE, TABLE_ROWS FROM information_schema.TABLES \
-             WHERE TABLE_SCHEMA NOT IN ({system}) ORDER BY TABLE_SCHEMA, TABLE_NAME"
+             WHERE {scope} ORDER BY TABLE_SCHEMA, TABLE_NAME"
         ))
         .await?;
     let mut found: Vec<CatalogTable> = Vec::new();
     for row in answer.rows {
         let [Some(schema), Some(table), Some(kind), engine, rows] = take(row) else { continue };
         let name = TableName::new(schema, table);
-        if !config.tables.selects(&name.to_string()) {
+        // The catalog may compare names without case.
+        if !config.tables.selects(&name.to_string()) || only.is_some_and(|only| *only != name) {
             continue;
         }
         if kind != "BASE TABLE" && kind != "SYSTEM VERSIONED" {
@@ -108,6 +139,8 @@ pub async fn tables(
             engine: engine.unwrap_or_default(),
             rows_estimate: rows.and_then(|rows| rows.parse().ok()),
             charsets: HashMap::new(),
+            collations: HashMap::new(),
+            nullable: HashSet::new(),
             refusal: None,
         });
     }
@@ -124,13 +157,15 @@ pub async fn tables(
     let mut period_ends: HashMap<usize, String> = HashMap::new();
     let answer = session
         .query(&format!(
-            "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, COLUMN_TYPE, CHARACTER_SET_NAME, GENERATION_EXPRESSION \
-             FROM information_schema.COLUMNS WHERE TABLE_SCHEMA IN ({schemas}) \
+            "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, COLUMN_TYPE, CHARACTER_SET_NAME, GENERATION_EXPRESSION, \
+             COLLATION_NAME, IS_NULLABLE FROM information_schema.COLUMNS WHERE TABLE_SCHEMA IN ({schemas}){one} \
              ORDER BY TABLE_SCHEMA, TABLE_NAME, ORDINAL_POSITION"
         ))
         .await?;
     for row in answer.rows {
-        let [Some(schema), Some(table), Some(name), Some(source_type), charset, expression] = take(row) else {
+        let [Some(schema), Some(table), Some(name), Some(source_type), charset, expression, collation, nullable] =
+            take(row)
+        else {
             continue;
         };
         let Some(&at) = index.get(&TableName::new(schema, table)) else { continue };
@@ -144,13 +179,17 @@ pub async fn tables(
             }
             period_ends.insert(at, name.clone());
         }
+        if nullable.is_some_and(|nullable| nullable == "YES") {
+            found[at].nullable.insert(name.clone());
+        }
+        found[at].collations.extend(collation.map(|collation| (name.clone(), collation)));
         add_column(&mut found[at], name, source_type, charset);
     }
 
     let answer = session
         .query(&format!(
             "SELECT TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, COLUMN_NAME, SUB_PART, NULLABLE \
-             FROM information_schema.STATISTICS WHERE NON_UNIQUE = 0 AND TABLE_SCHEMA IN ({schemas}) \
+             FROM information_schema.STATISTICS WHERE NON_UNIQUE = 0 AND TABLE_SCHEMA IN ({schemas}){one} \
              ORDER BY TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, SEQ_IN_INDEX"
         ))
         .await?;

@@ -4,10 +4,14 @@
 //! turn row events into Arrow columns, with the value decoders ([`temporal`], [`decimal`], [`json`], [`charset`],
 //! [`value`]) and the last step, [`cell`], that [`snapshot`] shares, so that a value read and a value streamed are the same bytes. The server is told
 //! nothing about what is durable: binlogs are kept by time, not by readers.
+//!
+//! The way of a load: [`snapshot`] says where it begins, [`visibility`] when chunks may be opened, [`chunk`] reads them between
+//! bounds of the [`key`].
 
 mod catalog;
 mod cell;
 mod charset;
+mod chunk;
 mod column_definition;
 mod compressed;
 mod connection;
@@ -23,6 +27,7 @@ mod foretell;
 pub mod fuzz;
 mod image;
 mod json;
+mod key;
 mod layout;
 mod literal;
 mod marker;
@@ -41,15 +46,21 @@ mod table_map;
 mod temporal;
 mod transport;
 mod value;
+mod visibility;
 mod wire;
 mod xid;
+
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
 use crate::config::{Contracts, SourceConfig};
-use crate::schema::{Shape, TableName, TableSchema};
+use crate::schema::{Layout, Shape, TableName, TableSchema};
 
-use super::{Error, Event, Foretold, Identity, Position, Problem, SnapshotEvent, Source, StreamRequest};
+use super::{
+    Chunk, ChunkEvent, ChunkRead, Error, Event, Foretold, Identity, KeyBound, LoadStart, Position, Problem,
+    SnapshotEvent, Source, StreamRequest,
+};
 use connection::Session;
 
 /// A MySQL or MariaDB server; which one is asked at connect.
@@ -148,39 +159,45 @@ impl Source for MySqlSource {
     }
 
     async fn snapshot(&self, tables: &[TableName], out: mpsc::Sender<SnapshotEvent>) -> Result<(), Error> {
-        let mut catalog = Session::open(&self.config).await?;
-        let layouts_before = layout::read(&mut catalog, tables).await?;
-        let (mut session, position) = snapshot::begin(&self.config, tables).await?;
-        // Read after the snapshot began: DDL since then makes the server refuse the SELECT, DDL before is seen here.
-        // What the server would not refuse (labels, defaults) must have been the same before, or else the layout is not
-        // known to be the one at the snapshot's position.
-        let layouts = layout::read(&mut catalog, tables).await?;
-        if layouts != layouts_before {
-            return Err(Error::Query {
-                statement: "reading the tables' columns".to_owned(),
-                cause: "they changed in the moment before the first load".to_owned(),
-            });
+        let mut opened = snapshot::open(&self.config, &self.contracts, tables).await?;
+        for index in 0..opened.tables.len() {
+            snapshot::read(&mut opened, index, &out).await?;
         }
-        let collations = catalog::collations(&mut catalog).await?;
-        let known = catalog::tables(&mut catalog, &self.config, &self.contracts, &collations).await?;
-        drop(catalog);
-        for name in tables {
-            let table = known.iter().find(|table| table.schema.name == *name);
-            let refused = |finding: String| Error::Table {
-                table: name.to_string(),
-                finding,
-                position: position.to_string(),
-                remedy: "exclude the column in the table's contract, or the table from the source's `tables`"
-                    .to_owned(),
-            };
-            let table = table.ok_or_else(|| refused("it is not in the catalog".to_owned()))?;
-            if let Some(refusal) = &table.refusal {
-                return Err(refused(refusal.clone()));
-            }
-            let layout = layouts.get(name).cloned();
-            snapshot::read(&mut session, table, layout, &collations, &position, &out).await?;
+        opened.session.execute("COMMIT").await
+    }
+
+    async fn begin_load(&self, tables: &[TableName]) -> Result<Vec<LoadStart>, Error> {
+        if tables.is_empty() {
+            return Ok(Vec::new());
         }
-        session.execute("COMMIT").await
+        let mut opened = snapshot::open(&self.config, &self.contracts, tables).await?;
+        opened.session.execute("COMMIT").await?;
+        let position = opened.position;
+        let start = |(table, layout): (catalog::CatalogTable, Option<Layout>)| LoadStart {
+            schema: Arc::new(table.schema),
+            position: position.clone(),
+            layout: layout.map(Arc::new),
+            rows_estimate: table.rows_estimate,
+        };
+        Ok(opened.tables.into_iter().map(start).collect())
+    }
+
+    async fn visible(&self, position: &Position) -> Result<(), Error> {
+        visibility::wait(&self.config, &self.contracts, position).await
+    }
+
+    async fn next_chunk(&self, table: &TableSchema, after: Option<&KeyBound>, rows: u64) -> Result<Chunk, Error> {
+        chunk::next(&self.config, &self.contracts, table, after, rows).await
+    }
+
+    async fn read_chunk(
+        &self,
+        table: &TableName,
+        chunk: &Chunk,
+        filter: Option<&str>,
+        out: mpsc::Sender<ChunkEvent>,
+    ) -> Result<ChunkRead, Error> {
+        chunk::read(&self.config, &self.contracts, table, chunk, filter, &out).await
     }
 
     async fn stream(&self, request: StreamRequest, out: mpsc::Sender<Event>) -> Result<(), Error> {

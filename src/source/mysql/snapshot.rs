@@ -17,11 +17,11 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Row, Value};
 use tokio::sync::mpsc;
 
-use crate::config::SourceConfig;
-use crate::schema::{Layout, RowBuilder, TableName, TableSchema};
-use crate::source::{Error, Position, SnapshotEvent};
+use crate::config::{Contracts, SourceConfig};
+use crate::schema::{Layout, RowBuilder, TableName};
+use crate::source::{ChunkRows, Error, Position, SnapshotEvent};
 
-use super::catalog::CatalogTable;
+use super::catalog::{self, CatalogTable};
 use super::cell::Cell;
 use super::charset::{Charset, Collations};
 use super::connection::{Session, quoted};
@@ -29,7 +29,7 @@ use super::declared::{Declared, Family};
 use super::position::{self, head};
 use super::temporal::Civil;
 use super::wire::Fault;
-use super::{decimal, temporal, value};
+use super::{decimal, layout, temporal, value};
 
 const BATCH_ROWS_MAX: usize = 8_192;
 const BATCH_BYTES_MAX: usize = 8 << 20;
@@ -40,8 +40,8 @@ const LOCK_WAIT_SECONDS: u32 = 5;
 /// Server error for a lock that was not granted in time.
 const LOCK_WAIT_TIMEOUT: u16 = 1205;
 
-/// Opens a consistent snapshot on a new connection; the position is exactly what it sees.
-pub async fn begin(config: &SourceConfig, tables: &[TableName]) -> Result<(Session, Position), Error> {
+/// A connection whose settings make values come as the decoders want them.
+pub async fn session(config: &SourceConfig) -> Result<Session, Error> {
     let mut session = Session::open(config).await?;
     for statement in [
         "SET SESSION time_zone = '+00:00'",
@@ -55,6 +55,12 @@ pub async fn begin(config: &SourceConfig, tables: &[TableName]) -> Result<(Sessi
     ] {
         session.execute(statement).await?;
     }
+    Ok(session)
+}
+
+/// Opens a consistent snapshot on a new connection; the position is exactly what it sees.
+pub async fn begin(config: &SourceConfig, tables: &[TableName]) -> Result<(Session, Position), Error> {
+    let mut session = session(config).await?;
     let position = if session.flavor.is_mariadb() {
         session.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT").await?;
         mariadb_position(&mut session).await?
@@ -64,7 +70,8 @@ pub async fn begin(config: &SourceConfig, tables: &[TableName]) -> Result<(Sessi
     Ok((session, position))
 }
 
-async fn mariadb_position(session: &mut Session) -> Result<Position, Error> {
+/// Of the consistent snapshot that is open.
+pub async fn mariadb_position(session: &mut Session) -> Result<Position, Error> {
     let answer = session.query("SHOW STATUS LIKE 'Binlog_snapshot_%'").await?;
     let status = |wanted: &str| {
         answer
@@ -134,77 +141,177 @@ async fn locked(config: &SourceConfig, session: &mut Session, tables: &[TableNam
     position
 }
 
+/// Tables at the position of one snapshot.
+pub struct Opened {
+    pub session: Session,
+    pub position: Position,
+    pub collations: Collations,
+    pub tables: Vec<(CatalogTable, Option<Layout>)>,
+}
+
+/// Opens a snapshot and describes `tables` as they are in it.
+pub async fn open(config: &SourceConfig, contracts: &Contracts, tables: &[TableName]) -> Result<Opened, Error> {
+    let mut catalog = Session::open(config).await?;
+    let layouts_before = layout::read(&mut catalog, tables).await?;
+    let (session, position) = begin(config, tables).await?;
+    // Read after the snapshot began: DDL since then makes the server refuse the SELECT, DDL before is seen here.
+    // What the server would not refuse (labels, defaults) must have been the same before, or else the layout is not
+    // known to be the one at the snapshot's position.
+    let layouts = layout::read(&mut catalog, tables).await?;
+    if layouts != layouts_before {
+        return Err(Error::Query {
+            statement: "reading the tables' columns".to_owned(),
+            cause: "they changed in the moment before the first load".to_owned(),
+        });
+    }
+    let collations = catalog::collations(&mut catalog).await?;
+    let known = catalog::tables(&mut catalog, config, contracts, &collations).await?;
+    let mut found = Vec::with_capacity(tables.len());
+    for name in tables {
+        let table = known.iter().find(|table| table.schema.name == *name);
+        found.push((followable(name, table, &position)?, layouts.get(name).cloned()));
+    }
+    Ok(Opened { session, position, collations, tables: found })
+}
+
+/// The table, unless something keeps it from being read.
+pub fn followable(
+    name: &TableName,
+    table: Option<&CatalogTable>,
+    position: &impl ToString,
+) -> Result<CatalogTable, Error> {
+    let table = table.ok_or_else(|| unreadable(name, position, "it is not in the catalog"))?;
+    match &table.refusal {
+        Some(refusal) => Err(unreadable(name, position, refusal)),
+        None => Ok(table.clone()),
+    }
+}
+
+pub fn unreadable(name: &TableName, position: &impl ToString, finding: &str) -> Error {
+    Error::Table {
+        table: name.to_string(),
+        finding: finding.to_owned(),
+        position: position.to_string(),
+        remedy: "exclude the column in the table's contract, or the table from the source's `tables`".to_owned(),
+    }
+}
+
 /// Reads one table whole.
-pub async fn read(
-    session: &mut Session,
-    table: &CatalogTable,
-    layout: Option<Layout>,
-    collations: &Collations,
-    position: &Position,
-    out: &mpsc::Sender<SnapshotEvent>,
-) -> Result<(), Error> {
-    let schema = Arc::new(table.schema.clone());
-    let forms = forms(table, collations).map_err(|fault| table_error(&schema, position, &fault))?;
-    let event = SnapshotEvent::Table {
-        schema: schema.clone(),
-        position: position.clone(),
-        layout: layout.map(Arc::new),
+pub async fn read(opened: &mut Opened, index: usize, out: &mpsc::Sender<SnapshotEvent>) -> Result<(), Error> {
+    let Some((table, layout)) = opened.tables.get(index) else { return Ok(()) };
+    let begun = SnapshotEvent::Table {
+        schema: Arc::new(table.schema.clone()),
+        position: opened.position.clone(),
+        layout: layout.clone().map(Arc::new),
         rows_estimate: table.rows_estimate,
     };
-    send(out, event).await?;
-    let columns: Vec<String> = schema.columns.iter().map(|column| quoted(&column.name)).collect();
-    let statement =
-        format!("SELECT {} FROM {}.{}", columns.join(", "), quoted(&schema.name.schema), quoted(&schema.name.table));
-    let flavor = session.flavor.clone();
-    let failed = |error: &mysql_async::Error| Error::Query {
-        statement: format!("reading table {} from {flavor}", schema.name),
-        cause: super::connection::plain(error),
-    };
-    let denied = match session.conn.exec_stream::<Row, _, _>(statement.as_str(), ()).await {
-        Ok(mut rows) => {
-            let mut builder = RowBuilder::new(schema.clone());
-            let mut bytes = 0;
-            while let Some(row) = rows.next().await {
-                let row = row.map_err(|error| failed(&error))?;
-                for (index, value) in row.unwrap().into_iter().enumerate() {
-                    let Some(form) = forms.get(index) else { break };
-                    bytes += size(&value);
-                    form.append(value, &mut builder).map_err(|fault| {
-                        let fault = Fault(format!("column `{}`: {fault}", form.cell.column()));
-                        table_error(&schema, position, &fault)
-                    })?;
-                }
-                builder.end_row()?;
-                if builder.rows() >= BATCH_ROWS_MAX || bytes >= BATCH_BYTES_MAX {
-                    bytes = 0;
-                    send(out, SnapshotEvent::Rows { rows: builder.finish()?, unfaithful: builder.take_unfaithful() })
-                        .await?;
-                }
-            }
-            if builder.rows() > 0 {
-                send(out, SnapshotEvent::Rows { rows: builder.finish()?, unfaithful: builder.take_unfaithful() })
-                    .await?;
-            }
-            None
-        }
-        Err(error) => Some(error),
-    };
-    if let Some(error) = denied {
-        return Err(session.error(&statement, &error));
-    }
+    let whole = Rows { table, collations: &opened.collations, condition: None, place: &opened.position };
+    let rows = |ChunkRows { rows, unfaithful }| SnapshotEvent::Rows { rows, unfaithful };
+    whole.read(&mut opened.session, begun, rows, out).await.map_err(|interruption| interruption.error)?;
     send(out, SnapshotEvent::TableDone).await
 }
 
-fn table_error(schema: &TableSchema, position: &Position, fault: &Fault) -> Error {
-    Error::Table {
-        table: schema.name.to_string(),
-        finding: fault.to_string(),
-        position: position.to_string(),
-        remedy: "mend the value or column at the source, or exclude the column in the table's contract".to_owned(),
+/// Rows of a table to be read in the transaction that is open.
+pub struct Rows<'a, P> {
+    pub table: &'a CatalogTable,
+    pub collations: &'a Collations,
+    /// What stands after WHERE.
+    pub condition: Option<String>,
+    /// For messages: the log position, or what goes for it.
+    pub place: &'a P,
+}
+
+/// Rows were not read to their end.
+pub struct Interruption {
+    pub error: Error,
+    /// The table was changed since the snapshot, and nothing was sent yet: a new snapshot will do.
+    pub changed: bool,
+}
+
+impl<E: Into<Error>> From<E> for Interruption {
+    fn from(error: E) -> Self {
+        Self { error: error.into(), changed: false }
     }
 }
 
-async fn send(out: &mpsc::Sender<SnapshotEvent>, event: SnapshotEvent) -> Result<(), Error> {
+impl<P: ToString> Rows<'_, P> {
+    /// Sends `begun`, as soon as the server gives rows, and then what `event` makes of them. How many there were.
+    pub async fn read<E>(
+        &self,
+        session: &mut Session,
+        begun: E,
+        event: impl Fn(ChunkRows) -> E,
+        out: &mpsc::Sender<E>,
+    ) -> Result<u64, Interruption> {
+        let schema = Arc::new(self.table.schema.clone());
+        let forms = forms(self.table, self.collations).map_err(|fault| self.table_error(&fault))?;
+        let columns: Vec<String> = schema.columns.iter().map(|column| quoted(&column.name)).collect();
+        let condition = self.condition.as_ref().map(|condition| format!(" WHERE {condition}")).unwrap_or_default();
+        let (database, table) = (quoted(&schema.name.schema), quoted(&schema.name.table));
+        let statement = format!("SELECT {} FROM {database}.{table}{condition}", columns.join(", "));
+        let flavor = session.flavor.clone();
+        let failed = |error: &mysql_async::Error| Error::Query {
+            statement: format!("reading table {} from {flavor}", schema.name),
+            cause: super::connection::plain(error),
+        };
+        let denied = match session.conn.exec_stream::<Row, _, _>(statement.as_str(), ()).await {
+            Ok(mut rows) => {
+                let mut builder = RowBuilder::new(schema.clone());
+                let (mut bytes, mut count) = (0, 0);
+                let mut begun = Some(begun);
+                while let Some(row) = rows.next().await {
+                    let row = row.map_err(|error| Interruption {
+                        error: failed(&error),
+                        changed: begun.is_some() && definition_changed(&error),
+                    })?;
+                    if let Some(begun) = begun.take() {
+                        send(out, begun).await?;
+                    }
+                    for (index, value) in row.unwrap().into_iter().enumerate() {
+                        let Some(form) = forms.get(index) else { break };
+                        bytes += size(&value);
+                        form.append(value, &mut builder).map_err(|fault| {
+                            self.table_error(&Fault(format!("column `{}`: {fault}", form.cell.column())))
+                        })?;
+                    }
+                    builder.end_row()?;
+                    count += 1;
+                    if builder.rows() >= BATCH_ROWS_MAX || bytes >= BATCH_BYTES_MAX {
+                        bytes = 0;
+                        let rows = ChunkRows { rows: builder.finish()?, unfaithful: builder.take_unfaithful() };
+                        send(out, event(rows)).await?;
+                    }
+                }
+                if let Some(begun) = begun.take() {
+                    send(out, begun).await?;
+                }
+                if builder.rows() > 0 {
+                    let rows = ChunkRows { rows: builder.finish()?, unfaithful: builder.take_unfaithful() };
+                    send(out, event(rows)).await?;
+                }
+                return Ok(count);
+            }
+            Err(error) => error,
+        };
+        Err(Interruption { error: session.error(&statement, &denied), changed: definition_changed(&denied) })
+    }
+
+    fn table_error(&self, fault: &Fault) -> Error {
+        Error::Table {
+            table: self.table.schema.name.to_string(),
+            finding: fault.to_string(),
+            position: self.place.to_string(),
+            remedy: "mend the value or column at the source, or exclude the column in the table's contract".to_owned(),
+        }
+    }
+}
+
+/// "Table definition has changed, please retry transaction"
+pub fn definition_changed(error: &mysql_async::Error) -> bool {
+    matches!(error, mysql_async::Error::Server(server) if server.code == 1412)
+}
+
+async fn send<E>(out: &mpsc::Sender<E>, event: E) -> Result<(), Error> {
     out.send(event).await.map_err(|_| Error::ReceiverGone)
 }
 

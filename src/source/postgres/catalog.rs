@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use sqlx::postgres::PgConnection;
 
-use super::connection::query_error;
+use super::connection::{query_error, quote_identifier};
 use super::types::{self, ResolvedType};
 use crate::config::{Contract, Contracts, SourceConfig, WithoutKey};
 use crate::schema::{Column, Policy, RowIdentity, TableName, TableSchema};
@@ -396,6 +396,21 @@ impl CatalogTable {
             }
         }
         Ok(schema)
+    }
+
+    /// The same, for whoever can't go on without it.
+    pub fn contracted(&self, config: &SourceConfig, contracts: &Contracts) -> Result<TableSchema, Error> {
+        self.schema(&config.name, contracts).map_err(|finding| Error::Setting {
+            subject: format!("contract of {}", self.name()),
+            finding,
+            remedy: "mend the table's contract".into(),
+        })
+    }
+
+    /// What stands after FROM. Children that inherit from a table are tables of their own.
+    pub fn from_clause(&self) -> String {
+        let only = if self.kind == "p" { "" } else { "ONLY " };
+        format!("{only}{}.{}", quote_identifier(&self.schema), quote_identifier(&self.table))
     }
 
     /// Columns whose type has no lake form of its own.

@@ -2,6 +2,7 @@
 //!
 //! The way of a change: [`wal`] (transport) → [`pgoutput`] (messages) → [`plan`] (which column goes where) → [`text`]
 //! (values into Arrow builders) → the shared collector. The first load takes the same last two steps behind [`copy`].
+//! A load takes them too, in chunks ([`chunk`]) between bounds of the [`key`], once [`visibility`] allows.
 //! Around them: [`catalog`] and [`types`] (what tables look like), [`publication`] and [`slot`] (what the server sends
 //! and keeps), [`preflight`] (what is missing), [`watch`] (what happens to tables without a trace in the log), [`newcomers`]
 //! (tables that came).
@@ -13,6 +14,7 @@
 mod array;
 mod attributes;
 mod catalog;
+mod chunk;
 mod connection;
 mod copy;
 mod ddl;
@@ -21,6 +23,7 @@ mod fill;
 mod foretell;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod key;
 mod newcomers;
 mod numbering;
 mod pgoutput;
@@ -34,6 +37,7 @@ mod snapshot;
 mod stream;
 mod text;
 mod types;
+mod visibility;
 mod wal;
 mod watch;
 
@@ -44,7 +48,10 @@ use pgwire_replication::ReplicationClient;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
-use super::{Error, Event, Foretold, Identity, Position, Problem, SnapshotEvent, Source, StreamRequest};
+use super::{
+    Chunk, ChunkEvent, ChunkRead, Error, Event, Foretold, Identity, KeyBound, LoadStart, Position, Problem,
+    SnapshotEvent, Source, StreamRequest,
+};
 use crate::config::{Contracts, DatabaseKind, SourceConfig};
 use crate::schema::{Shape, TableName, TableSchema};
 
@@ -132,11 +139,7 @@ impl Source for PostgresSource {
                     column.found.name
                 );
             }
-            let schema = table.schema(&self.config.name, &self.contracts).map_err(|finding| Error::Setting {
-                subject: format!("contract of {}", table.name()),
-                finding,
-                remedy: "correct the table's contract".into(),
-            })?;
+            let schema = table.contracted(&self.config, &self.contracts)?;
             chosen.taken.insert(table.name());
             schemas.push(schema);
         }
@@ -211,6 +214,40 @@ impl Source for PostgresSource {
 
     async fn snapshot(&self, tables: &[TableName], out: mpsc::Sender<SnapshotEvent>) -> Result<(), Error> {
         snapshot::read(&self.config, &self.contracts, &self.notes, tables, &out).await
+    }
+
+    async fn begin_load(&self, tables: &[TableName]) -> Result<Vec<LoadStart>, Error> {
+        if tables.is_empty() {
+            return Ok(Vec::new());
+        }
+        let opened = snapshot::open(&self.config, &self.notes, tables).await?;
+        let start = |table: &catalog::CatalogTable| {
+            Ok(LoadStart {
+                schema: Arc::new(table.contracted(&self.config, &self.contracts)?),
+                position: Position::Lsn(opened.position),
+                layout: None,
+                rows_estimate: table.rows_estimate,
+            })
+        };
+        opened.tables.iter().map(start).collect()
+    }
+
+    async fn visible(&self, _position: &Position) -> Result<(), Error> {
+        visibility::wait(&self.config).await
+    }
+
+    async fn next_chunk(&self, table: &TableSchema, after: Option<&KeyBound>, rows: u64) -> Result<Chunk, Error> {
+        chunk::next(&self.config, &self.contracts, table, after, rows).await
+    }
+
+    async fn read_chunk(
+        &self,
+        table: &TableName,
+        chunk: &Chunk,
+        filter: Option<&str>,
+        out: mpsc::Sender<ChunkEvent>,
+    ) -> Result<ChunkRead, Error> {
+        chunk::read(&self.config, &self.contracts, table, chunk, filter, &out).await
     }
 
     async fn stream(&self, request: StreamRequest, out: mpsc::Sender<Event>) -> Result<(), Error> {

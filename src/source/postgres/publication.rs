@@ -96,8 +96,7 @@ fn is_ours(config: &SourceConfig) -> bool {
 /// A table as `CREATE PUBLICATION … FOR TABLE` wants it. Without ONLY the tables that inherit from it would be
 /// published too; a partitioned table stands for its partitions by itself.
 fn member_clause(table: &CatalogTable) -> String {
-    let only = if table.kind == "p" { "" } else { "ONLY " };
-    format!("{only}{}.{}", quote_identifier(&table.schema), quote_identifier(&table.table))
+    table.from_clause()
 }
 
 fn create_statement(config: &SourceConfig, tables: &[&CatalogTable]) -> String {

@@ -25,13 +25,41 @@ use super::copy::{self, Lines, for_each_value};
 use super::plan::{Plan, RowError};
 use super::types;
 use super::watch::Notes;
-use super::{publication, slot};
+use super::{key, publication, slot};
 use crate::config::{Contracts, SourceConfig};
 use crate::schema::{RowBuilder, TableName, TableSchema};
-use crate::source::{Error, Position, SnapshotEvent};
+use crate::source::{ChunkRows, Error, Position, SnapshotEvent};
 
 const BATCH_ROWS_MAX: usize = 8192;
 const BATCH_BYTES_MAX: usize = 8 << 20;
+
+/// Tables as of one consistent point, and a session in which they can be read as such.
+pub struct Opened {
+    pub connection: PgConnection,
+    pub position: u64,
+    pub tables: Vec<CatalogTable>,
+}
+
+/// Describes `tables` inside the snapshot of a temporary slot.
+pub async fn open(config: &SourceConfig, notes: &Notes, tables: &[TableName]) -> Result<Opened, Error> {
+    let (mut connection, position) = exported(config).await?;
+    let mut described = catalog::described(&mut connection, tables).await?;
+    // As of the snapshot, so that the first load holds what the log goes on from.
+    if let Some(publication) = publication::find(&mut connection, &config.publication).await? {
+        publication.mark(&mut described);
+    }
+    let mut found = Vec::with_capacity(tables.len());
+    for name in tables {
+        let Some(table) = described.iter().find(|table| &table.name() == name) else {
+            let place = Position::Lsn(position).to_string();
+            return Err(table_error(name, &place, "it does not exist any more", "leave it out of `tables`"));
+        };
+        // The columns that go with the rows; nothing older is needed any more.
+        notes.record(name, position, &Description::from(table).attributes, position);
+        found.push(table.clone());
+    }
+    Ok(Opened { connection, position, tables: found })
+}
 
 /// Reads `tables` one after another, all as of the same position.
 pub async fn read(
@@ -44,26 +72,25 @@ pub async fn read(
     if tables.is_empty() {
         return Ok(());
     }
-    let (mut connection, consistent_point) = open(config).await?;
-    let mut described = catalog::described(&mut connection, tables).await?;
-    // As of the snapshot, so that the first load holds what the log goes on from.
-    if let Some(publication) = publication::find(&mut connection, &config.publication).await? {
-        publication.mark(&mut described);
-    }
-    for name in tables {
-        let Some(table) = described.iter().find(|table| &table.name() == name) else {
-            return Err(table_error(name, consistent_point, "it does not exist any more", "leave it out of `tables`"));
-        };
-        // The columns that go with the rows; nothing older is needed any more.
-        notes.record(name, consistent_point, &Description::from(table).attributes, consistent_point);
-        read_table(&mut connection, config, contracts, table, consistent_point, out).await?;
+    let mut opened = open(config, notes, tables).await?;
+    let place = Position::Lsn(opened.position).to_string();
+    let send = async |event| out.send(event).await.map_err(|_| Error::ReceiverGone);
+    for table in &opened.tables {
+        let schema = Arc::new(table.contracted(config, contracts)?);
+        let position = Position::Lsn(opened.position);
+        let rows_estimate = table.rows_estimate;
+        send(SnapshotEvent::Table { schema: schema.clone(), position, layout: None, rows_estimate }).await?;
+        let whole = Rows { config, table, schema, condition: None, place: &place };
+        let rows = |ChunkRows { rows, unfaithful }| SnapshotEvent::Rows { rows, unfaithful };
+        whole.read(&mut opened.connection, rows, out).await?;
+        send(SnapshotEvent::TableDone).await?;
     }
     // Only reads: there is nothing to commit.
     Ok(())
 }
 
 /// A session inside the snapshot of a temporary slot, and that slot's consistent point.
-async fn open(config: &SourceConfig) -> Result<(PgConnection, u64), Error> {
+async fn exported(config: &SourceConfig) -> Result<(PgConnection, u64), Error> {
     let mut exporter = connect_replication(config, 0).await?;
     let slot_name = format!("lakeward_load_{}", Uuid::new_v4().simple());
     let create = format!(
@@ -87,7 +114,6 @@ async fn open(config: &SourceConfig) -> Result<(PgConnection, u64), Error> {
         });
     };
     let mut connection = connect(config).await?;
-    let failed = |statement: &str, error: sqlx::Error| query_error(statement, &error);
     for statement in [
         "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY".to_owned(),
         format!("SET TRANSACTION SNAPSHOT {}", quote_literal(&snapshot)),
@@ -97,10 +123,7 @@ async fn open(config: &SourceConfig) -> Result<(PgConnection, u64), Error> {
         // Since 17.
         "SELECT set_config(name, '0', true) FROM pg_settings WHERE name = 'transaction_timeout'".to_owned(),
     ] {
-        sqlx::raw_sql(AssertSqlSafe(statement.clone()))
-            .execute(&mut connection)
-            .await
-            .map_err(|error| failed(&statement, error))?;
+        execute(&mut connection, &statement).await?;
     }
     // The snapshot lives on in this session; with the replication session the slot goes, and with it the log it held.
     drop(exporter);
@@ -108,80 +131,94 @@ async fn open(config: &SourceConfig) -> Result<(PgConnection, u64), Error> {
     Ok((connection, consistent_point))
 }
 
-async fn read_table(
-    connection: &mut PgConnection,
-    config: &SourceConfig,
-    contracts: &Contracts,
-    table: &CatalogTable,
-    position: u64,
-    out: &mpsc::Sender<SnapshotEvent>,
-) -> Result<(), Error> {
-    let name = table.name();
-    let schema = Arc::new(table.schema(&config.name, contracts).map_err(|finding| Error::Setting {
-        subject: format!("contract of {name}"),
-        finding,
-        remedy: "mend the table's contract".into(),
-    })?);
-    let mut decodes = Vec::with_capacity(schema.columns.len());
-    for wanted in &schema.columns {
-        let found = table.columns.iter().find(|column| column.name == wanted.name);
-        // `schema` took its types from these columns.
-        decodes.extend(found.and_then(|column| types::decode_for(&column.found, wanted.lake_type)));
-    }
-    let plan = Plan::for_snapshot(&schema, decodes);
-    let send = async |event| out.send(event).await.map_err(|_| Error::ReceiverGone);
-    send(SnapshotEvent::Table {
-        schema: schema.clone(),
-        position: Position::Lsn(position),
-        layout: None,
-        rows_estimate: table.rows_estimate,
-    })
-    .await?;
+pub async fn execute(connection: &mut PgConnection, statement: &str) -> Result<(), Error> {
+    let executed = sqlx::raw_sql(AssertSqlSafe(statement.to_owned())).execute(connection).await;
+    executed.map(drop).map_err(|error| query_error(statement, &error))
+}
 
-    let statement = copy_statement(table, &schema);
-    let failed = |error: sqlx::Error| match query_error(&statement, &error) {
-        Error::Privilege { need, .. } => Error::Privilege {
-            need,
-            remedy: format!(
-                "GRANT SELECT ON {}.{} TO {}",
-                quote_identifier(&name.schema),
-                quote_identifier(&name.table),
-                quote_identifier(&config.user)
-            ),
-        },
-        other => other,
-    };
-    let unreadable = |error: RowError| match error {
-        RowError::Value(finding) => {
-            table_error(&name, position, &finding, "exclude the column in the table's contract, or mend the row")
+/// Rows of a table to be read in the transaction that is open.
+pub struct Rows<'a> {
+    pub config: &'a SourceConfig,
+    pub table: &'a CatalogTable,
+    /// Of that table, the contract applied.
+    pub schema: Arc<TableSchema>,
+    /// What stands after WHERE, besides what the publication says.
+    pub condition: Option<String>,
+    /// For messages: the log position, or what goes for it.
+    pub place: &'a str,
+}
+
+impl Rows<'_> {
+    /// Sends what `event` makes of the rows. How many there were.
+    pub async fn read<E>(
+        &self,
+        connection: &mut PgConnection,
+        event: impl Fn(ChunkRows) -> E,
+        out: &mpsc::Sender<E>,
+    ) -> Result<u64, Error> {
+        let (name, schema) = (self.table.name(), &self.schema);
+        let mut decodes = Vec::with_capacity(schema.columns.len());
+        for wanted in &schema.columns {
+            let found = self.table.columns.iter().find(|column| column.name == wanted.name);
+            // `schema` took its types from these columns.
+            decodes.extend(found.and_then(|column| types::decode_for(&column.found, wanted.lake_type)));
         }
-        RowError::Source(error) => error,
-    };
-    let mut pieces = connection.copy_out_raw(&statement).await.map_err(failed)?;
-    let mut lines = Lines::default();
-    let mut rows = RowBuilder::new(schema.clone());
-    let mut unescaped = Vec::new();
-    let mut bytes = 0;
-    while let Some(piece) = pieces.try_next().await.map_err(failed)? {
-        lines.push(piece);
-        while let Some(line) = lines.next_line() {
-            let count =
-                for_each_value(&line, &mut unescaped, |place, value| plan.append(&mut rows, place, value, false))
-                    .map_err(unreadable)?;
-            plan.check_length(count).map_err(unreadable)?;
-            rows.end_row()?;
-            bytes += line.len();
-            if rows.rows() >= BATCH_ROWS_MAX || bytes >= BATCH_BYTES_MAX {
-                bytes = 0;
-                send(SnapshotEvent::Rows { rows: rows.finish()?, unfaithful: rows.take_unfaithful() }).await?;
+        let plan = Plan::for_snapshot(schema, decodes);
+        let send = async |rows| out.send(event(rows)).await.map_err(|_| Error::ReceiverGone);
+        let statement = self.statement();
+        let failed = |error: sqlx::Error| table_privilege(self.config, &name, query_error(&statement, &error));
+        let unreadable = |error: RowError| match error {
+            RowError::Value(finding) => {
+                let remedy = "exclude the column in the table's contract, or mend the row";
+                table_error(&name, self.place, &finding, remedy)
+            }
+            RowError::Source(error) => error,
+        };
+        let mut pieces = connection.copy_out_raw(&statement).await.map_err(failed)?;
+        let mut lines = Lines::default();
+        let mut rows = RowBuilder::new(schema.clone());
+        let mut unescaped = Vec::new();
+        let (mut bytes, mut total) = (0, 0);
+        while let Some(piece) = pieces.try_next().await.map_err(failed)? {
+            lines.push(piece);
+            while let Some(line) = lines.next_line() {
+                let count =
+                    for_each_value(&line, &mut unescaped, |place, value| plan.append(&mut rows, place, value, false))
+                        .map_err(unreadable)?;
+                plan.check_length(count).map_err(unreadable)?;
+                rows.end_row()?;
+                total += 1;
+                bytes += line.len();
+                if rows.rows() >= BATCH_ROWS_MAX || bytes >= BATCH_BYTES_MAX {
+                    bytes = 0;
+                    send(ChunkRows { rows: rows.finish()?, unfaithful: rows.take_unfaithful() }).await?;
+                }
             }
         }
+        lines.finish().map_err(|error| unreadable(error.into()))?;
+        if rows.rows() > 0 {
+            send(ChunkRows { rows: rows.finish()?, unfaithful: rows.take_unfaithful() }).await?;
+        }
+        Ok(total)
     }
-    lines.finish().map_err(|error| unreadable(error.into()))?;
-    if rows.rows() > 0 {
-        send(SnapshotEvent::Rows { rows: rows.finish()?, unfaithful: rows.take_unfaithful() }).await?;
+
+    /// `SELECT` with the columns in the schema's order.
+    fn statement(&self) -> String {
+        let columns: Vec<String> = self.schema.columns.iter().map(|column| quote_identifier(&column.name)).collect();
+        // What the publication filters out of the log is not in the first load either (P-17).
+        let published = self.table.published.as_ref().and_then(|published| published.filter.clone());
+        let condition = key::all(published.into_iter().chain(self.condition.clone()).collect());
+        let condition = condition.map(|condition| format!(" WHERE {condition}")).unwrap_or_default();
+        format!("COPY (SELECT {} FROM {}{condition}) TO STDOUT", columns.join(", "), self.table.from_clause())
     }
-    send(SnapshotEvent::TableDone).await
+}
+
+/// A privilege that is missing, with the statement that grants it.
+pub fn table_privilege(config: &SourceConfig, table: &TableName, error: Error) -> Error {
+    let Error::Privilege { need, .. } = error else { return error };
+    let (schema, name, user) =
+        (quote_identifier(&table.schema), quote_identifier(&table.table), quote_identifier(&config.user));
+    Error::Privilege { need, remedy: format!("GRANT SELECT ON {schema}.{name} TO {user}") }
 }
 
 impl From<copy::Unreadable> for RowError {
@@ -190,26 +227,11 @@ impl From<copy::Unreadable> for RowError {
     }
 }
 
-/// `SELECT` with the columns in the schema's order. Children that inherit from a table are tables of their own.
-fn copy_statement(table: &CatalogTable, schema: &TableSchema) -> String {
-    let columns: Vec<String> = schema.columns.iter().map(|column| quote_identifier(&column.name)).collect();
-    let only = if table.kind == "p" { "" } else { "ONLY " };
-    // What the publication filters out of the log is not in the first load either (P-17).
-    let filter = table.published.as_ref().and_then(|published| published.filter.as_ref());
-    let filter = filter.map(|filter| format!(" WHERE {filter}")).unwrap_or_default();
-    format!(
-        "COPY (SELECT {} FROM {only}{}.{}{filter}) TO STDOUT",
-        columns.join(", "),
-        quote_identifier(&table.schema),
-        quote_identifier(&table.table)
-    )
-}
-
-fn table_error(table: &TableName, position: u64, finding: &str, remedy: &str) -> Error {
+pub fn table_error(table: &TableName, place: &str, finding: &str, remedy: &str) -> Error {
     Error::Table {
         table: table.to_string(),
         finding: finding.to_owned(),
-        position: Position::Lsn(position).to_string(),
+        position: place.to_owned(),
         remedy: remedy.to_owned(),
     }
 }

@@ -1,0 +1,152 @@
+//! Chunks: a range of the key, read in a short transaction of its own.
+//!
+//! The table is locked (against changes of its definition, not of its rows) before the transaction has a snapshot: LOCK
+//! takes none. So what the catalog says in the transaction is what the table is while it is read, and no statement that
+//! rewrites it comes between, after which an older snapshot would see it empty (manual 13.6 "Caveats").
+
+use std::sync::Arc;
+
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Row};
+use tokio::sync::mpsc;
+
+use super::catalog::{self, CatalogTable};
+use super::connection::{connect, query_error, quote_identifier};
+use super::key::{Key, all};
+use super::snapshot::{Rows, execute, table_error, table_privilege};
+use super::{publication, slot};
+use crate::config::{Contracts, SourceConfig};
+use crate::schema::{TableName, TableSchema};
+use crate::source::{Chunk, ChunkEvent, ChunkRead, Error, KeyBound, Position, chunk};
+
+/// What is read in a snapshot of now, for messages.
+const PLACE: &str = "the present";
+
+/// A transaction that holds the table as it is, and what it is.
+async fn open(
+    config: &SourceConfig,
+    contracts: &Contracts,
+    name: &TableName,
+) -> Result<(PgConnection, CatalogTable, TableSchema), Error> {
+    let mut connection = connect(config).await?;
+    execute(&mut connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    execute(&mut connection, "SET LOCAL statement_timeout = 0").await?;
+    execute(&mut connection, "SET LOCAL idle_in_transaction_session_timeout = 0").await?;
+    execute(&mut connection, "SET LOCAL lock_timeout = 0").await?;
+    let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", named(name));
+    sqlx::raw_sql(AssertSqlSafe(lock.clone())).execute(&mut connection).await.map_err(|error| {
+        let code = error.as_database_error().and_then(|error| error.code());
+        match code.as_deref() {
+            Some("42P01" | "3F000") => missing(name),
+            _ => table_privilege(config, name, query_error(&lock, &error)),
+        }
+    })?;
+    // Since 17. The first statement that takes a snapshot.
+    execute(&mut connection, "SELECT set_config(name, '0', true) FROM pg_settings WHERE name = 'transaction_timeout'")
+        .await?;
+    let mut described = catalog::described(&mut connection, std::slice::from_ref(name)).await?;
+    if let Some(publication) = publication::find(&mut connection, &config.publication).await? {
+        publication.mark(&mut described);
+    }
+    let table = described.into_iter().next().ok_or_else(|| missing(name))?;
+    let schema = table.contracted(config, contracts)?;
+    Ok((connection, table, schema))
+}
+
+fn missing(name: &TableName) -> Error {
+    table_error(name, PLACE, "it does not exist any more", "leave it out of `tables`")
+}
+
+fn named(name: &TableName) -> String {
+    format!("{}.{}", quote_identifier(&name.schema), quote_identifier(&name.table))
+}
+
+/// See [`crate::source::Source::next_chunk`].
+pub async fn next(
+    config: &SourceConfig,
+    contracts: &Contracts,
+    schema: &TableSchema,
+    after: Option<&KeyBound>,
+    rows: u64,
+) -> Result<Chunk, Error> {
+    let (mut connection, table, _) = open(config, contracts, &schema.name).await?;
+    let Some(key) = Key::new(&mut connection, &table, schema).await? else {
+        return match after {
+            // The first chunk was the whole table then.
+            None => Ok(Chunk::default()),
+            Some(_) => Err(Error::BoundsVoid { table: schema.name.to_string() }),
+        };
+    };
+    let condition = key.after(after)?.map(|condition| format!(" WHERE {condition}")).unwrap_or_default();
+    let statement = format!(
+        "SELECT {} FROM {}{condition} ORDER BY {} LIMIT 1 OFFSET {}",
+        key.select_list(),
+        table.from_clause(),
+        key.order_by(),
+        rows.max(1) - 1
+    );
+    let found = sqlx::query(AssertSqlSafe(statement.clone()))
+        .fetch_optional(&mut connection)
+        .await
+        .map_err(|error| table_privilege(config, &schema.name, query_error(&statement, &error)))?;
+    let Some(row) = found else { return Ok(Chunk { after: after.cloned(), to: None }) };
+    let mut values = Vec::with_capacity(row.len());
+    for index in 0..row.len() {
+        values.push(row.try_get::<String, _>(index).map_err(|error| query_error(&statement, &error))?);
+    }
+    Ok(Chunk { after: after.cloned(), to: Some(key.bound(values)) })
+}
+
+/// See [`crate::source::Source::read_chunk`].
+pub async fn read(
+    config: &SourceConfig,
+    contracts: &Contracts,
+    name: &TableName,
+    chunk: &Chunk,
+    filter: Option<&str>,
+    out: &mpsc::Sender<ChunkEvent>,
+) -> Result<ChunkRead, Error> {
+    let (mut connection, table, schema) = open(config, contracts, name).await?;
+    let mut conditions = Vec::new();
+    if chunk.after.is_some() || chunk.to.is_some() {
+        let void = || Error::BoundsVoid { table: name.to_string() };
+        let key = Key::new(&mut connection, &table, &schema).await?.ok_or_else(void)?;
+        conditions.extend(key.between(chunk.after.as_ref(), chunk.to.as_ref())?);
+    }
+    if let Some(filter) = filter {
+        check_filter(&mut connection, config, &table, filter).await?;
+        conditions.push(chunk::enclosed(filter));
+    }
+    let schema = Arc::new(schema);
+    out.send(ChunkEvent::Schema(schema.clone())).await.map_err(|_| Error::ReceiverGone)?;
+    let rows = Rows { config, table: &table, schema: schema.clone(), condition: all(conditions), place: PLACE };
+    let rows = rows.read(&mut connection, ChunkEvent::Rows, out).await?;
+    // The end of the log on disk, for nothing else is sent; with every transaction that was visible to the snapshot.
+    let high = Position::Lsn(slot::log_end(&mut connection).await?);
+    execute(&mut connection, "COMMIT").await?;
+    Ok(ChunkRead { schema, high, rows })
+}
+
+/// It must be one condition, and nothing but a condition. The extended protocol refuses a second statement, and COPY, which
+/// can't be asked by it, comes later. Without parentheses it can't close those that it will stand in, and with them nothing
+/// that belongs behind a condition can be in it.
+async fn check_filter(
+    connection: &mut PgConnection,
+    config: &SourceConfig,
+    table: &CatalogTable,
+    filter: &str,
+) -> Result<(), Error> {
+    for condition in [filter, &chunk::enclosed(filter)] {
+        let statement = format!("SELECT 1 FROM {} WHERE {condition}\nLIMIT 0", table.from_clause());
+        let checked = sqlx::query(AssertSqlSafe(statement.clone())).execute(&mut *connection).await;
+        match checked {
+            Ok(_) => {}
+            Err(error @ sqlx::Error::Database(_)) => match query_error(&statement, &error) {
+                Error::Query { cause, .. } => return Err(chunk::unusable_filter(&table.name(), filter, cause)),
+                other => return Err(table_privilege(config, &table.name(), other)),
+            },
+            Err(error) => return Err(query_error(&statement, &error)),
+        }
+    }
+    Ok(())
+}
