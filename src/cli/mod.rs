@@ -12,6 +12,7 @@ mod output;
 mod run;
 mod schema;
 mod tables;
+mod verify;
 
 use std::path::{Path, PathBuf};
 
@@ -59,6 +60,8 @@ pub enum Command {
     Init(init::Init),
     /// Shows each table's state, rows, version, position and lag
     Tables(tables::Tables),
+    /// Proves that tables of the lake are what their sources have, while both go on changing; exits with 3 when they differ
+    Verify(verify::Verify),
     /// Tries the channels that notices leave by, or lists them
     Notify(notify::Notify),
     /// Shows a table's columns and their history, plans changes, and decides about those that wait
@@ -70,6 +73,8 @@ impl Command {
     pub fn default_log_level(&self) -> &'static str {
         match self {
             Self::Run(_) => "info",
+            // Only how far the comparison is.
+            Self::Verify(_) => "warn,lakeward::verify=info",
             Self::Check(_) | Self::Init(_) | Self::Tables(_) | Self::Schema(_) | Self::Notify(_) => "warn",
         }
     }
@@ -83,6 +88,7 @@ pub async fn dispatch(cli: Cli) -> Exit {
         Command::Run(run) => run.run(config).await,
         Command::Init(init) => init.run().await,
         Command::Tables(tables) => tables.run(config).await,
+        Command::Verify(verify) => verify.run(config).await,
         Command::Notify(notify) => notify.run(config).await,
         Command::Schema(schema) => schema.run(config).await,
     };

@@ -151,6 +151,18 @@ impl Picture {
         self.hasher.names(rows).map_err(|source| self.arrow(source))
     }
 
+    /// Whether a column's values are the same, as prints have it.
+    pub fn same_value(&self, column: usize, one: &ArrayRef, other: &ArrayRef) -> Result<bool, Error> {
+        let wanted = self.schema().columns[column].lake_type.arrow();
+        let compare = || {
+            let converter = RowConverter::new(vec![SortField::new(wanted.clone())])?;
+            let encode = |values: &ArrayRef| converter.convert_columns(&[cast(values, &wanted)?]);
+            let (one, other) = (encode(one)?, encode(other)?);
+            Ok(one.iter().map(|row| row.owned()).eq(other.iter().map(|row| row.owned())))
+        };
+        compare().map_err(|source| self.arrow(source))
+    }
+
     /// The row of a key in this version.
     pub fn find(&self, key: KeyHash) -> Option<RowAddress> {
         self.locator.find(key).filter(|address| self.is_live(*address))

@@ -59,7 +59,7 @@ impl From<source::Error> for ReportError {
     }
 }
 
-fn question(text: impl Into<String>) -> ReportError {
+pub(super) fn question(text: impl Into<String>) -> ReportError {
     ReportError::Question(text.into())
 }
 
@@ -100,14 +100,14 @@ impl FromStr for At {
 /// A table that was asked about.
 pub(super) struct Place<'a> {
     config: &'a Config,
-    source: &'a SourceConfig,
-    name: TableName,
+    pub(super) source: &'a SourceConfig,
+    pub(super) name: TableName,
     lake: Lake,
 }
 
 impl<'a> Place<'a> {
     /// `[source/]schema.table`
-    fn find(config: &'a Config, text: &str) -> Result<Self, ReportError> {
+    pub(super) fn find(config: &'a Config, text: &str) -> Result<Self, ReportError> {
         let (named, table) = match text.split_once('/') {
             Some((source, table)) => (Some(source), table),
             None => (None, text),
