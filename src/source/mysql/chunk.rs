@@ -8,8 +8,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mysql_async::Row;
 use mysql_async::prelude::Queryable;
+use mysql_async::{DriverError, Row};
 use tokio::sync::mpsc;
 
 use crate::config::{Contracts, SourceConfig};
@@ -158,13 +158,27 @@ async fn touch(session: &mut Session, table: &TableName) -> Result<(), Interrupt
 async fn check_filter(session: &mut Session, table: &TableName, filter: &str) -> Result<(), Error> {
     for condition in [filter, &chunk::enclosed(filter)] {
         let statement = format!("SELECT 1 FROM {} WHERE {condition}\nLIMIT 0", named(table));
-        match session.conn.exec_drop(statement.as_str(), ()).await {
-            Ok(()) => {}
-            Err(mysql_async::Error::Io(error)) => {
-                return Err(session.error(&statement, &mysql_async::Error::Io(error)));
-            }
-            Err(error) => return Err(chunk::unusable_filter(table, filter, plain(&error))),
-        }
+        let Err(error) = session.conn.exec_drop(statement.as_str(), ()).await else { continue };
+        return Err(match session.error(&statement, &error) {
+            Error::Query { .. } if is_about_statement(&error) => chunk::unusable_filter(table, filter, plain(&error)),
+            other => other,
+        });
     }
     Ok(())
+}
+
+/// Rather than about the server or the connection.
+fn is_about_statement(error: &mysql_async::Error) -> bool {
+    match error {
+        // Lock wait timeout, execution time exceeded (MySQL, MariaDB); then: connection, interrupted, deadlock.
+        mysql_async::Error::Server(server) => {
+            !matches!(server.code, 1205 | 3024 | 1969)
+                && !["08", "70", "40"].iter().any(|class| server.state.starts_with(class))
+        }
+        // It has places for parameters.
+        mysql_async::Error::Driver(error) => {
+            matches!(error, DriverError::StmtParamsMismatch { .. } | DriverError::Params(_) | DriverError::MixedParams)
+        }
+        _ => false,
+    }
 }

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::catalog::{self, CatalogTable};
 use super::connection::{connect, query_error, quote_identifier};
 use super::key::{Key, all};
-use super::snapshot::{Rows, execute, table_error, table_privilege};
+use super::snapshot::{Rows, execute, filter_error, table_error, table_privilege};
 use super::{publication, slot};
 use crate::config::{Contracts, SourceConfig};
 use crate::schema::{TableName, TableSchema};
@@ -119,7 +119,7 @@ pub async fn read(
     }
     let schema = Arc::new(schema);
     out.send(ChunkEvent::Schema(schema.clone())).await.map_err(|_| Error::ReceiverGone)?;
-    let rows = Rows { config, table: &table, schema: schema.clone(), condition: all(conditions), place: PLACE };
+    let rows = Rows { config, table: &table, schema: schema.clone(), condition: all(conditions), filter, place: PLACE };
     let rows = rows.read(&mut connection, ChunkEvent::Rows, out).await?;
     // The end of the log on disk, for nothing else is sent; with every transaction that was visible to the snapshot.
     let high = Position::Lsn(slot::log_end(&mut connection).await?);
@@ -138,14 +138,9 @@ async fn check_filter(
 ) -> Result<(), Error> {
     for condition in [filter, &chunk::enclosed(filter)] {
         let statement = format!("SELECT 1 FROM {} WHERE {condition}\nLIMIT 0", table.from_clause());
-        let checked = sqlx::query(AssertSqlSafe(statement.clone())).execute(&mut *connection).await;
-        match checked {
-            Ok(_) => {}
-            Err(error @ sqlx::Error::Database(_)) => match query_error(&statement, &error) {
-                Error::Query { cause, .. } => return Err(chunk::unusable_filter(&table.name(), filter, cause)),
-                other => return Err(table_privilege(config, &table.name(), other)),
-            },
-            Err(error) => return Err(query_error(&statement, &error)),
+        if let Err(error) = sqlx::query(AssertSqlSafe(statement.clone())).execute(&mut *connection).await {
+            let other = table_privilege(config, &table.name(), query_error(&statement, &error));
+            return Err(filter_error(&table.name(), filter, &error).unwrap_or(other));
         }
     }
     Ok(())

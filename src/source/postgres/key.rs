@@ -118,13 +118,12 @@ impl Key {
         list.join(", ")
     }
 
+    /// By the table's columns: a bare name would mean the text of the same name in the SELECT list.
     pub fn order_by(&self) -> String {
-        let list: Vec<String> = self
-            .columns
-            .iter()
-            .map(|column| format!("{} USING {}", column.collated(), column.operators().less))
-            .collect();
-        list.join(", ")
+        let (schema, table) = (quote_identifier(&self.table.schema), quote_identifier(&self.table.table));
+        let column =
+            |column: &KeyColumn| format!("{schema}.{table}.{} USING {}", column.collated(), column.operators().less);
+        self.columns.iter().map(column).collect::<Vec<_>>().join(", ")
     }
 
     pub fn bound(&self, row: Vec<String>) -> KeyBound {

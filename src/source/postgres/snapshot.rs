@@ -28,6 +28,7 @@ use super::watch::Notes;
 use super::{key, publication, slot};
 use crate::config::{Contracts, SourceConfig};
 use crate::schema::{RowBuilder, TableName, TableSchema};
+use crate::source::chunk::unusable_filter;
 use crate::source::{ChunkRows, Error, Position, SnapshotEvent};
 
 const BATCH_ROWS_MAX: usize = 8192;
@@ -80,7 +81,7 @@ pub async fn read(
         let position = Position::Lsn(opened.position);
         let rows_estimate = table.rows_estimate;
         send(SnapshotEvent::Table { schema: schema.clone(), position, layout: None, rows_estimate }).await?;
-        let whole = Rows { config, table, schema, condition: None, place: &place };
+        let whole = Rows { config, table, schema, condition: None, filter: None, place: &place };
         let rows = |ChunkRows { rows, unfaithful }| SnapshotEvent::Rows { rows, unfaithful };
         whole.read(&mut opened.connection, rows, out).await?;
         send(SnapshotEvent::TableDone).await?;
@@ -144,6 +145,8 @@ pub struct Rows<'a> {
     pub schema: Arc<TableSchema>,
     /// What stands after WHERE, besides what the publication says.
     pub condition: Option<String>,
+    /// What of it people gave.
+    pub filter: Option<&'a str>,
     /// For messages: the log position, or what goes for it.
     pub place: &'a str,
 }
@@ -166,7 +169,10 @@ impl Rows<'_> {
         let plan = Plan::for_snapshot(schema, decodes);
         let send = async |rows| out.send(event(rows)).await.map_err(|_| Error::ReceiverGone);
         let statement = self.statement();
-        let failed = |error: sqlx::Error| table_privilege(self.config, &name, query_error(&statement, &error));
+        let failed = |error: sqlx::Error| {
+            let about_filter = self.filter.and_then(|filter| filter_error(&name, filter, &error));
+            about_filter.unwrap_or_else(|| table_privilege(self.config, &name, query_error(&statement, &error)))
+        };
         let unreadable = |error: RowError| match error {
             RowError::Value(finding) => {
                 let remedy = "exclude the column in the table's contract, or mend the row";
@@ -210,6 +216,20 @@ impl Rows<'_> {
         let condition = key::all(published.into_iter().chain(self.condition.clone()).collect());
         let condition = condition.map(|condition| format!(" WHERE {condition}")).unwrap_or_default();
         format!("COPY (SELECT {} FROM {}{condition}) TO STDOUT", columns.join(", "), self.table.from_clause())
+    }
+}
+
+/// That it is a condition's fault, if the error is about a statement at all rather than about the server or the connection
+/// (manual, appendix A "PostgreSQL Error Codes").
+pub fn filter_error(table: &TableName, filter: &str, error: &sqlx::Error) -> Option<Error> {
+    let code = error.as_database_error()?.code()?;
+    let elsewhere = ["08", "25", "40", "53", "55", "57", "58", "XX"];
+    if code == "42501" || elsewhere.iter().any(|class| code.starts_with(class)) {
+        return None;
+    }
+    match query_error("", error) {
+        Error::Query { cause, .. } => Some(unusable_filter(table, filter, cause)),
+        _ => None,
     }
 }
 
