@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Error;
+use super::load_note::LoadNote;
 use super::store::cause_text;
 use super::vanished::Vanished;
 use crate::schema::{ChangeRecord, TableName};
@@ -32,6 +33,10 @@ pub struct CommitNote {
     pub changes: Vec<ChangeRecord>,
     /// Keys that came and went within this commit.
     pub vanished: Option<Vanished>,
+    /// Of a table that is not loaded whole yet; every commit repeats it.
+    pub load: Option<LoadNote>,
+    /// The last load that was finished here or swapped in; every later commit repeats it.
+    pub loaded: Option<Uuid>,
 }
 
 /// What became of a PUT.
@@ -69,6 +74,12 @@ pub fn entry(
     }
     if let Some(vanished) = &note.vanished {
         ours["vanished"] = serde_json::to_value(vanished)?;
+    }
+    if let Some(load) = &note.load {
+        ours["load"] = serde_json::to_value(load)?;
+    }
+    if let Some(loaded) = note.loaded {
+        ours["loaded"] = json!(loaded);
     }
     let info = json!({"commitInfo": {
         "timestamp": now.timestamp_millis(),
@@ -146,6 +157,12 @@ pub fn note(entry: &str) -> Option<CommitNote> {
             // What can't be read is some, and it is not known which.
             serde_json::from_value(vanished.clone()).unwrap_or_else(|_| Vanished::unnamed(1))
         }),
+        // A table that is not whole must never pass for one that is.
+        load: match ours.get("load") {
+            Some(load) => Some(serde_json::from_value(load.clone()).ok()?),
+            None => None,
+        },
+        loaded: ours.get("loaded").and_then(|loaded| serde_json::from_value(loaded.clone()).ok()),
     })
 }
 
@@ -183,6 +200,8 @@ mod tests {
                 steps: vec![],
             }],
             vanished: Some(Vanished::named(&[1, 2])),
+            load: Some(LoadNote { through: Some("[7]".into()), pending: true, ..LoadNote::begin() }),
+            loaded: Some(Uuid::from_u128(8)),
         };
         let text = entry(&wanted, Uuid::new_v4(), "STREAMING UPDATE", None, &[], Utc::now()).expect("serializable");
         assert_eq!(note(&text), Some(wanted));

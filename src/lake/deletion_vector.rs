@@ -10,6 +10,8 @@ use roaring::RoaringTreemap;
 use url::Url;
 use uuid::Uuid;
 
+use super::data_file::{self, DataFile};
+
 /// The vectors of one commit, being gathered.
 pub struct DeletionVectorObject {
     uuid: Uuid,
@@ -49,6 +51,19 @@ impl DeletionVectorObject {
     pub fn into_parts(self) -> (Vec<u8>, Vec<DeletionVectorDescriptor>) {
         (self.bytes, self.descriptors)
     }
+}
+
+/// Gives files the vectors of what is deleted in them; returns name and bytes of the object to write.
+pub fn attach(files: &mut [DataFile]) -> Result<(String, Vec<u8>), delta_kernel::Error> {
+    let object = DeletionVectorObject::encode(files.iter().map(|file| &file.deleted))?;
+    let name = object.file_name();
+    let (bytes, descriptors) = object.into_parts();
+    for (file, descriptor) in files.iter_mut().zip(descriptors) {
+        file.add.deletion_vector = Some(descriptor);
+        file.add.data_change = true;
+        data_file::loosen_bounds(&mut file.add);
+    }
+    Ok((name, bytes))
 }
 
 /// Reads a stored vector. Blocks: call it off the runtime's threads.

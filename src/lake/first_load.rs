@@ -1,25 +1,20 @@
 //! A table's first load: all its files, then one commit that creates the table complete.
 //!
 //! Version 0 holds protocol, metadata, every file and the position, so that a crash on the way leaves unreferenced
-//! files and no table; the next start loads it again. The entry is written by hand because deltalake's `create` adds
-//! table features that it then refuses to write to.
+//! files and no table; the next start loads it again. Tables with a key may be loaded in chunks instead (`table/merge.rs`).
 
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use chrono::Utc;
-use deltalake::kernel::Action;
 use deltalake::logstore::LogStoreRef;
-use serde_json::json;
 use url::Url;
-use uuid::Uuid;
 
-use super::commit::{self, CommitNote, Outcome, app_id};
+use super::Error;
+use super::creation::Creation;
 use super::data_file::{Roll, TableWriter};
 use super::store::Lake;
 use super::table::Table;
-use super::{Error, delta_schema};
-use crate::schema::{Shape, TableName, TableSchema};
+use crate::schema::{TableName, TableSchema};
 
 /// A load under way. Nothing of it is visible before [`FirstLoad::commit`].
 pub struct FirstLoad {
@@ -68,44 +63,9 @@ impl FirstLoad {
 
     /// Makes the table visible and opens it.
     pub async fn commit(self) -> Result<Table, Error> {
-        let table = self.schema.name.to_string();
-        let files = self.writer.close().await?;
-        let note = CommitNote {
-            app_id: app_id(&self.source, &self.schema.name),
-            batch: 0,
-            position: self.position,
-            schema_version: 1,
-            changes: Vec::new(),
-            vanished: None,
-        };
-        let id = Uuid::new_v4();
-        let now = Utc::now();
-        let serialize =
-            |cause: serde_json::Error| Error::Commit { table: table.clone(), version: 0, cause: cause.to_string() };
-        let actions: Vec<Action> = files.into_iter().map(|file| Action::Add(file.add)).collect();
-        let protocol = json!({"protocol": {
-            "minReaderVersion": 3,
-            "minWriterVersion": 7,
-            "readerFeatures": ["deletionVectors", "timestampNtz"],
-            "writerFeatures": ["deletionVectors", "timestampNtz", "appendOnly"],
-        }});
-        let mut metadata = json!({
-            "id": Uuid::new_v4().to_string(),
-            "name": self.schema.name.table,
-            "description": format!("{} of source {}, kept by lakeward", self.schema.name, self.source),
-            "format": {"provider": "parquet", "options": {}},
-            "configuration": {"delta.enableDeletionVectors": "true"},
-            "createdTime": now.timestamp_millis(),
-        });
-        delta_schema::encode(&Shape::of(self.schema.clone()), &mut metadata).map_err(serialize)?;
-        let text = format!(
-            "{protocol}\n{}",
-            commit::entry(&note, id, "CREATE TABLE AS SELECT", Some(&metadata), &actions, now).map_err(serialize)?
-        );
-        match commit::put(&self.log_store, &table, 0, id, &text).await? {
-            Outcome::Landed => {}
-            Outcome::Taken { .. } => return Err(Error::Fenced { table, version: 0 }),
-        }
+        let adds = self.writer.close().await?.into_iter().map(|file| file.add).collect();
+        let creation = Creation { source: &self.source, schema: &self.schema, position: self.position, load: None };
+        creation.commit(&self.log_store, adds).await?;
         Table::open(&self.lake, &self.source, &self.schema.name).await?.ok_or_else(|| Error::Table {
             table: self.schema.name.to_string(),
             finding: format!("the table at {} vanished just after it was created", self.url),

@@ -6,7 +6,7 @@
 
 use std::hash::{Hash, Hasher};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 /// Hash of an encoded key. Two words, not a `u128`, whose alignment would cost every index entry eight bytes more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +45,9 @@ impl Hash for KeyHash {
 
 /// A map by key.
 pub type KeyMap<V> = HashMap<KeyHash, V, std::hash::BuildHasherDefault<Prehashed>>;
+
+/// A set of keys.
+pub type KeySet = HashSet<KeyHash, std::hash::BuildHasherDefault<Prehashed>>;
 
 /// The keys are hashes already: their low half serves as it is.
 #[derive(Default)]

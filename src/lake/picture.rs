@@ -10,24 +10,22 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::DataType;
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::error::ArrowError;
-use arrow_row::{RowConverter, SortField};
 use deltalake::kernel::{Action, Add};
 use deltalake::logstore::LogStoreRef;
 use futures::TryStreamExt;
 use roaring::RoaringTreemap;
-use twox_hash::XxHash3_128;
 use url::Url;
+use uuid::Uuid;
 
 use super::key::KeyHasher;
 use super::locator::{FileId, KeyHash, MemoryLocator, RowAddress, RowLocator};
+use super::row_hash::hash_rows;
 use super::store::unreachable;
 use super::table::{LoadedTable, load, read_deletion_vector};
 use super::{Error, Lake, commit, data_file};
-use crate::schema::{Origin, Shape, TableName, TableSchema};
+use crate::schema::{Column, Origin, Shape, TableName, TableSchema};
 
 /// Which commits may lie between two pictures; beyond that nothing is said of the rows.
 const COMMITS_MAX: u64 = 20_000;
@@ -40,9 +38,11 @@ pub struct Picture {
     log_store: LogStoreRef,
     shape: Arc<Shape>,
     hasher: KeyHasher,
-    printer: Printer,
     version: u64,
     position: String,
+    loading: bool,
+    /// The load that was finished last.
+    loaded: Option<Uuid>,
     files: BTreeMap<FileId, PictureFile>,
     /// By path in the log.
     ids: HashMap<String, FileId>,
@@ -102,12 +102,13 @@ impl Picture {
             lake: lake.clone(),
             source: source.to_owned(),
             hasher: KeyHasher::new(&shape).map_err(arrow)?,
-            printer: Printer::new(&shape).map_err(arrow)?,
             url,
             log_store,
             shape,
             version: 0,
             position: String::new(),
+            loading: false,
+            loaded: None,
             files: BTreeMap::new(),
             ids: HashMap::new(),
             retired: BTreeMap::new(),
@@ -135,6 +136,11 @@ impl Picture {
         &self.position
     }
 
+    /// Whether rows of it are still to be loaded.
+    pub fn is_loading(&self) -> bool {
+        self.loading
+    }
+
     pub fn live_rows(&self) -> u64 {
         self.files.values().map(|file| file.keys.len() as u64 - file.deleted.len()).sum()
     }
@@ -142,7 +148,7 @@ impl Picture {
     /// Rows that have every column of the lake, as they are compared. Columns that the source no longer has are left out.
     pub fn prints(&self, rows: &RecordBatch) -> Result<Vec<RowPrint>, Error> {
         let keys = self.hasher.hash_batch(rows).map_err(|source| self.arrow(source))?;
-        let prints = self.printer.print(rows).map_err(|source| self.arrow(source))?;
+        let prints = hash_rows(&self.shape, rows).map_err(|source| self.arrow(source))?;
         Ok(keys.into_iter().zip(prints).map(|(key, print)| RowPrint { key, print }).collect())
     }
 
@@ -153,13 +159,20 @@ impl Picture {
 
     /// Whether a column's values are the same, as prints have it.
     pub fn same_value(&self, column: usize, one: &ArrayRef, other: &ArrayRef) -> Result<bool, Error> {
-        let wanted = self.schema().columns[column].lake_type.arrow();
-        let compare = || {
-            let converter = RowConverter::new(vec![SortField::new(wanted.clone())])?;
-            let encode = |values: &ArrayRef| converter.convert_columns(&[cast(values, &wanted)?]);
-            let (one, other) = (encode(one)?, encode(other)?);
-            Ok(one.iter().map(|row| row.owned()).eq(other.iter().map(|row| row.owned())))
+        let schema = self.schema();
+        let alone = TableSchema {
+            name: schema.name.clone(),
+            columns: vec![Column { nullable: true, ..schema.columns[column].clone() }],
+            key: Vec::new(),
+            partition_by: Vec::new(),
+            identity: schema.identity,
         };
+        let shape = Shape::of(Arc::new(alone));
+        let print = |values: &ArrayRef| {
+            let rows = RecordBatch::try_from_iter_with_nullable([("value", values.clone(), true)])?;
+            hash_rows(&shape, &rows)
+        };
+        let compare = || Ok(print(one)? == print(other)?);
         compare().map_err(|source| self.arrow(source))
     }
 
@@ -211,6 +224,9 @@ impl Picture {
         if loaded.shape != *self.shape {
             since.unknown = true;
             self.reshape(&loaded.shape)?;
+        } else if loaded.note.loaded != self.loaded {
+            // Swapped in: what came and went while it was built is in another log.
+            since.unknown = true;
         } else if loaded.version < self.version || loaded.version - self.version > COMMITS_MAX {
             since.unknown = true;
         } else {
@@ -223,7 +239,6 @@ impl Picture {
     /// The table has other columns: nothing known of its rows is of use.
     fn reshape(&mut self, shape: &Shape) -> Result<(), Error> {
         self.hasher = self.hasher.of_shape(shape).map_err(|source| self.arrow(source))?;
-        self.printer = Printer::new(shape).map_err(|source| self.arrow(source))?;
         self.shape = Arc::new(shape.clone());
         self.files.clear();
         self.ids.clear();
@@ -283,6 +298,8 @@ impl Picture {
     /// Makes this version the picture; files that it has already are not read again.
     async fn take_in(&mut self, loaded: LoadedTable, since: &mut Since) -> Result<(), Error> {
         self.version = loaded.version;
+        self.loading = loaded.note.load.is_some();
+        self.loaded = loaded.note.loaded;
         self.position = loaded.note.position;
         let mut known = std::mem::take(&mut self.files);
         let ids = std::mem::take(&mut self.ids);
@@ -346,33 +363,6 @@ impl Picture {
 
     fn arrow(&self, source: ArrowError) -> Error {
         Error::Arrow { table: self.shape.lake.name.to_string(), source }
-    }
-}
-
-/// Makes of a row's values one number; other values, another number (but for one in 2⁶⁴).
-struct Printer {
-    columns: Vec<usize>,
-    types: Vec<DataType>,
-    converter: RowConverter,
-}
-
-impl Printer {
-    fn new(shape: &Shape) -> Result<Self, ArrowError> {
-        let columns = compared(shape);
-        let types: Vec<DataType> =
-            columns.iter().map(|&index| shape.lake.columns[index].lake_type.arrow()).collect();
-        let converter = RowConverter::new(types.iter().cloned().map(SortField::new).collect())?;
-        Ok(Self { columns, types, converter })
-    }
-
-    fn print(&self, rows: &RecordBatch) -> Result<Vec<u64>, ArrowError> {
-        let columns = self.columns.iter().zip(&self.types).map(|(&index, wanted)| {
-            let column = rows.column(index);
-            if column.data_type() == wanted { Ok(column.clone()) } else { cast(column, wanted) }
-        });
-        let columns: Vec<ArrayRef> = columns.collect::<Result<_, _>>()?;
-        let converted = self.converter.convert_columns(&columns)?;
-        Ok(converted.iter().map(|row| XxHash3_128::oneshot(row.as_ref()) as u64).collect())
     }
 }
 

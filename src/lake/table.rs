@@ -4,19 +4,30 @@
 //! locate → carry → write → commit → settle (see design in ARCHITECTURE.md); an error on the way leaves the state as it
 //! was and unreferenced objects in the folder. When another engine committed in between (an OPTIMIZE, say), the table is
 //! read again and the same batch is located and written anew on top of it.
+//!
+//! A table with a key may be loaded in chunks while its changes go on ([`Table::create`], [`ChunkWriter`],
+//! [`Table::merge_chunk`], [`Table::finish_load`]), in the open or out of sight until it is swapped in ([`Table::swap`]):
+//! docs/decisions/011-loads-beside-the-stream.md.
 
 mod apply;
 mod carry;
+mod chunk;
 mod evolve;
 mod index;
 mod load;
 mod vanish;
+mod loading;
+mod merge_chunk;
+mod pending;
+mod place;
+mod row_hashes;
+mod swap;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chrono::Utc;
-use deltalake::kernel::{Add, Remove};
+use deltalake::kernel::{Action, Add, Remove};
 use deltalake::logstore::LogStoreRef;
 use roaring::RoaringTreemap;
 use serde_json::Value;
@@ -25,17 +36,24 @@ use uuid::Uuid;
 
 use super::changes::TableChange;
 use super::commit::{self, CommitNote, Outcome};
-use super::data_file::{self, DataFile};
+use super::data_file::{self, DataFile, WrittenFile};
 use super::key::KeyHasher;
+use super::load_note::LoadNote;
 use super::locator::{FileId, MemoryLocator, RowAddress, RowLocator};
 use super::store::{Lake, cause_text, unreachable};
 use super::{Error, step};
 use crate::schema::{ChangeRecord, Shape, TableName, TableSchema};
 use apply::{Gone, Staged};
+pub use chunk::{ChunkWriter, StagedChunk};
 use evolve::Evolved;
 use index::check_keys;
 pub(super) use index::read_deletion_vector;
 pub(super) use load::{Loaded as LoadedTable, load};
+use loading::{Loading, Touched};
+pub use merge_chunk::Merged;
+use pending::Pending;
+pub use place::Place;
+pub use row_hashes::{FileHashes, RowHashes};
 
 /// How often the log gets a checkpoint, in commits.
 const CHECKPOINT_EVERY: u64 = 50;
@@ -47,12 +65,15 @@ const REBASE_MAX: u32 = 5;
 pub struct Table {
     lake: Lake,
     source: String,
+    place: Place,
     url: Url,
     log_store: LogStoreRef,
     shape: Arc<Shape>,
     /// The log's `metaData` action in force.
     metadata: Value,
-    hasher: KeyHasher,
+    hasher: Arc<KeyHasher>,
+    /// Of this opening of the table: what was made for another one is void.
+    session: Uuid,
     version: u64,
     /// Of lakeward's own last commit, and that commit's version.
     note: CommitNote,
@@ -61,6 +82,9 @@ pub struct Table {
     next_file: FileId,
     locator: Box<dyn RowLocator>,
     checkpoint: Option<tokio::task::JoinHandle<()>>,
+    /// While the note has a load.
+    loading: Option<Loading>,
+    touched: Option<Touched>,
 }
 
 /// What a batch did.
@@ -80,6 +104,8 @@ pub struct TableSummary {
     pub version: u64,
     pub position: String,
     pub rows: u64,
+    /// Of a table that is not whole yet.
+    pub load: Option<LoadNote>,
 }
 
 /// What a batch is staged against: the table, or what an evolution makes of it.
@@ -93,25 +119,60 @@ struct View<'a> {
     log_store: &'a LogStoreRef,
     /// The files as the log has them, where that is not how `files` has them.
     logged: Option<&'a BTreeMap<FileId, DataFile>>,
+    /// Updates that wait, of a table that is loading.
+    waiting: Option<&'a Pending>,
+    /// Whether somebody wants to know which keys change.
+    noting: bool,
 }
 
 impl Table {
-    /// Opens the table of a source, or `None` when there is none yet. Reads the log and every file's key columns.
+    /// Opens the table of a source, or `None` when there is none yet. Reads the log and every file's key columns. Of a
+    /// table that is not loaded whole yet, [`Table::load`] tells how far it is.
     pub async fn open(lake: &Lake, source: &str, name: &TableName) -> Result<Option<Self>, Error> {
-        let url = lake.table_url(source, name);
+        Self::open_at(lake, source, name, Place::Open, None).await
+    }
+
+    /// [`Table::open`] for one that is built out of sight.
+    pub async fn open_hidden(lake: &Lake, source: &str, name: &TableName, id: Uuid) -> Result<Option<Self>, Error> {
+        Self::open_at(lake, source, name, Place::Hidden(id), None).await
+    }
+
+    /// `again`: the table as it was open before; keys keep their hashes.
+    async fn open_at(
+        lake: &Lake,
+        source: &str,
+        name: &TableName,
+        place: Place,
+        again: Option<&Self>,
+    ) -> Result<Option<Self>, Error> {
+        let url = place.url(lake, source, name);
         let log_store = lake.log_store(&url)?;
         let Some(loaded) = load(lake, source, name, &url, &log_store, None).await? else { return Ok(None) };
         let shape = Arc::new(loaded.shape);
+        let hasher = match again {
+            Some(before) => before.hasher.of_shape(&shape),
+            None => KeyHasher::new(&shape),
+        };
+        let mut note = loaded.note;
+        if let Some(load) = &mut note.load {
+            // What waited is lost; a second reading of all chunks finds it.
+            load.again |= load.pending;
+            load.pending = false;
+        }
         let mut table = Self {
             lake: lake.clone(),
             source: source.to_owned(),
+            place,
             url,
             log_store,
-            hasher: KeyHasher::new(&shape).map_err(|source| Error::Arrow { table: name.to_string(), source })?,
+            hasher: Arc::new(hasher.map_err(|source| Error::Arrow { table: name.to_string(), source })?),
+            session: again.map_or_else(Uuid::new_v4, |before| before.session),
             shape,
             metadata: loaded.metadata,
             version: loaded.version,
-            note: loaded.note,
+            loading: note.load.is_some().then(Loading::default),
+            touched: None,
+            note,
             noted: loaded.noted,
             files: BTreeMap::new(),
             next_file: 0,
@@ -132,7 +193,7 @@ impl Table {
         let loaded = load(lake, source, name, &url, &log_store, None).await?;
         Ok(loaded.map(|loaded| {
             let rows = loaded.adds.iter().map(data_file::live_rows_told).sum();
-            TableSummary { version: loaded.version, position: loaded.note.position, rows }
+            TableSummary { version: loaded.version, position: loaded.note.position, rows, load: loaded.note.load }
         }))
     }
 
@@ -195,52 +256,81 @@ impl Table {
                     return Err(error);
                 }
             };
-            let note = CommitNote { vanished: staged.vanished.clone(), ..self.next_note(changes, position) };
-            let id = Uuid::new_v4();
-            let version = self.version + 1;
-            let metadata = evolved.as_ref().and_then(|evolved| evolved.metadata.as_ref());
-            let text = commit::entry(&note, id, "STREAMING UPDATE", metadata, &staged.actions, Utc::now())
-                .map_err(|cause| Error::Commit { table: self.name().to_string(), version, cause: cause.to_string() })?;
-            let table = self.name().to_string();
+            let note = self.note_of_batch(changes, &staged, position);
             if evolved.is_some() {
                 step::reached("evolve.staged").await;
             }
-            match commit::put(&self.log_store, &table, version, id, &text).await? {
+            let metadata = evolved.as_ref().and_then(|evolved| evolved.metadata.as_ref());
+            match self.put(&note, "STREAMING UPDATE", metadata, &staged.actions).await? {
                 Outcome::Landed => {
                     if evolved.is_some() {
                         step::reached("evolve.committed").await;
                     }
-                    return self.settle(evolved, staged, version, note).await;
+                    return self.settle(evolved, staged, note).await;
                 }
                 Outcome::Taken { theirs } => {
                     // The version is another's, so nothing can refer to them any more.
                     let mut made = evolved.map(|evolved| evolved.made).unwrap_or_default();
                     made.extend(staged.written.into_iter().map(|file| file.add.path));
                     self.discard(&made).await;
-                    if commit::note(&theirs).is_some_and(|theirs| theirs.app_id == self.note.app_id) {
-                        return Err(Error::Fenced { table, version });
-                    }
-                    tracing::info!(table, version, "another engine committed first; writing the batch on top of it");
+                    self.give_way(&theirs)?;
                 }
             }
         }
-        Err(Error::Commit {
-            table: self.shape.lake.name.to_string(),
-            version: self.version + 1,
-            cause: format!("other engines committed first, {REBASE_MAX} times in a row"),
-        })
+        Err(self.overtaken())
     }
 
-    fn next_note(&self, changes: &[TableChange], position: &str) -> CommitNote {
-        let changes: Vec<ChangeRecord> =
-            TableChange::evolutions(changes).map(|evolution| evolution.record.clone()).collect();
+    /// Puts the entry of the next version.
+    async fn put(
+        &self,
+        note: &CommitNote,
+        operation: &str,
+        metadata: Option<&Value>,
+        actions: &[Action],
+    ) -> Result<Outcome, Error> {
+        let (table, version, id) = (self.name().to_string(), self.version + 1, Uuid::new_v4());
+        let text = commit::entry(note, id, operation, metadata, actions, Utc::now())
+            .map_err(|cause| Error::Commit { table: table.clone(), version, cause: cause.to_string() })?;
+        commit::put(&self.log_store, &table, version, id, &text).await
+    }
+
+    /// The next version is another's: an error if that is a lakeward.
+    fn give_way(&self, theirs: &str) -> Result<(), Error> {
+        let (table, version) = (self.name().to_string(), self.version + 1);
+        if commit::note(theirs).is_some_and(|theirs| theirs.app_id == self.note.app_id) {
+            return Err(Error::Fenced { table, version });
+        }
+        tracing::info!(table, version, "another engine committed first; writing anew on top of it");
+        Ok(())
+    }
+
+    fn overtaken(&self) -> Error {
+        Error::Commit {
+            table: self.name().to_string(),
+            version: self.version + 1,
+            cause: format!("other engines committed first, {REBASE_MAX} times in a row"),
+        }
+    }
+
+    fn note_of_batch(&self, changes: &[TableChange], staged: &Staged, position: &str) -> CommitNote {
+        let mut note = self.next_note(position);
+        note.vanished.clone_from(&staged.traces.vanished);
+        note.changes = TableChange::evolutions(changes).map(|evolution| evolution.record.clone()).collect();
+        note.schema_version += note.changes.len() as u64;
+        if let (Some(load), Some(loading)) = (&mut note.load, &self.loading) {
+            load.pending = loading.waits_after(&staged.traces, staged.truncated);
+        }
+        note
+    }
+
+    /// Of a commit that changes nothing but the position.
+    fn next_note(&self, position: &str) -> CommitNote {
         CommitNote {
-            app_id: self.note.app_id.clone(),
             batch: self.note.batch + 1,
             position: position.to_owned(),
-            schema_version: self.note.schema_version + changes.len() as u64,
-            changes,
+            changes: Vec::new(),
             vanished: None,
+            ..self.note.clone()
         }
     }
 
@@ -254,6 +344,11 @@ impl Table {
             locator: evolved.and_then(|evolved| evolved.locator.as_deref()).unwrap_or(self.locator.as_ref()),
             log_store: &self.log_store,
             logged: evolved.map(|_| &self.files),
+            waiting: match evolved {
+                Some(evolved) => evolved.pending.as_ref(),
+                None => self.loading.as_ref().map(|loading| &loading.pending),
+            },
+            noting: self.touched.is_some(),
         }
     }
 
@@ -261,10 +356,10 @@ impl Table {
     async fn settle(
         &mut self,
         evolved: Option<Evolved>,
-        staged: Staged,
-        version: u64,
+        mut staged: Staged,
         note: CommitNote,
     ) -> Result<Applied, Error> {
+        let version = self.version + 1;
         let applied = Applied {
             version: Some(version),
             rows_written: staged.written.iter().map(|file| file.rows).sum(),
@@ -276,6 +371,16 @@ impl Table {
         }
         if staged.truncated {
             self.locator.clear();
+        }
+        let mut traces = std::mem::take(&mut staged.traces);
+        if let Some(touched) = &mut self.touched {
+            touched.note(traces.touched.drain(..));
+            if staged.truncated {
+                touched.note_all();
+            }
+        }
+        if let Some(loading) = &mut self.loading {
+            loading.settle(traces, staged.truncated);
         }
         let listed = match &staged.gone {
             Gone::Keys(keys) => {
@@ -302,24 +407,36 @@ impl Table {
                 }
             }
         }
-        self.version = version;
-        self.note = note;
-        self.noted = version;
+        self.landed(note);
         for file in staged.written {
-            if !listed {
+            if listed {
+                self.take_in(file, RoaringTreemap::new());
+            } else {
                 self.index_file(file.add).await?;
-                continue;
             }
-            let id = self.take_file_id();
-            for (key, row) in file.keys.into_iter().zip(0..) {
-                self.locator.insert(key, RowAddress { file: id, row });
-            }
-            self.files.insert(id, DataFile { add: file.add, rows: file.rows, deleted: RoaringTreemap::new() });
-        }
-        if version.is_multiple_of(CHECKPOINT_EVERY) {
-            self.start_checkpoint();
         }
         Ok(applied)
+    }
+
+    /// The entry of the next version is in the log.
+    fn landed(&mut self, note: CommitNote) {
+        self.version += 1;
+        self.note = note;
+        self.noted = self.version;
+        if self.version.is_multiple_of(CHECKPOINT_EVERY) {
+            self.start_checkpoint();
+        }
+    }
+
+    /// A file that was written with its keys, and those of its rows that are deleted already.
+    fn take_in(&mut self, file: WrittenFile, deleted: RoaringTreemap) {
+        let id = self.take_file_id();
+        for (key, row) in file.keys.into_iter().zip(0..) {
+            if !deleted.contains(u64::from(row)) {
+                self.locator.insert(key, RowAddress { file: id, row });
+            }
+        }
+        self.files.insert(id, DataFile { add: file.add, rows: file.rows, deleted });
     }
 
     fn take_file_id(&mut self) -> FileId {
@@ -358,7 +475,8 @@ impl Table {
 
     /// Reads the table anew after a foreign commit. Our own batch number must not have moved.
     async fn reload(&mut self) -> Result<(), Error> {
-        let fresh = Self::open(&self.lake, &self.source, &self.shape.lake.name).await?.ok_or_else(|| Error::Table {
+        let opened = Self::open_at(&self.lake, &self.source, self.name(), self.place, Some(self)).await?;
+        let mut fresh = opened.ok_or_else(|| Error::Table {
             table: self.shape.lake.name.to_string(),
             finding: format!("the table at {} is gone", self.url),
             remedy: "restart to load it again".to_owned(),
@@ -373,9 +491,12 @@ impl Table {
                 remedy: "remove the table's folder in the lake and restart to load it again".to_owned(),
             });
         }
-        let checkpoint = self.checkpoint.take();
+        // What is in mind only: no commit but ours changes it.
+        fresh.note.clone_from(&self.note);
+        fresh.loading = self.loading.take();
+        fresh.touched = self.touched.take();
+        fresh.checkpoint = self.checkpoint.take();
         *self = fresh;
-        self.checkpoint = checkpoint;
         Ok(())
     }
 }

@@ -160,6 +160,9 @@ pub async fn prove<S: Source>(
     let unfit = |why: &str| Error::Unfit { table: table.to_string(), why: why.to_owned() };
     let picture = Picture::open(lake, source_name, table).await?;
     let picture = picture.ok_or_else(|| unfit("the lake has no such table; `lakeward run` loads it"))?;
+    if picture.is_loading() {
+        return Err(unfit("it is being loaded; verify it when that is done"));
+    }
     if picture.shape().lake.identity != RowIdentity::Key {
         return Err(Error::Keyless(table.to_string()));
     }
@@ -253,6 +256,7 @@ impl<S: Source> Prover<'_, S> {
             (proof.to, proof.version) = (position, self.picture.version());
             if since.unknown {
                 // All of it again.
+                whole_rounds -= u32::from(whole);
                 continue;
             }
             let (found, still) = looked.sight.judge(&self.picture, &since, self.options.filter.is_some());

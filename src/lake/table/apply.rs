@@ -8,9 +8,11 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
 use chrono::Utc;
 use deltalake::kernel::{Action, Add};
+use deltalake::logstore::LogStoreRef;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use roaring::{RoaringBitmap, RoaringTreemap};
@@ -19,14 +21,16 @@ use super::super::Error;
 use super::super::buckets::Buckets;
 use super::super::changes::{ChangeSet, TableChange};
 use super::super::data_file::{self, DataFile, Roll, TableWriter, WrittenFile};
-use super::super::deletion_vector::DeletionVectorObject;
+use super::super::deletion_vector;
 use super::super::locator::{FileId, KeyHash};
 use super::super::merge::{CollapseError, Ending, PASS_BYTES_PER_KEY, Pass, RowNumber, Trail, check_key_changes};
 use super::super::spill::Spill;
 use super::super::vanished::Vanished;
 use super::vanish::Nowhere;
+use super::carry::Completed;
+use super::pending::Partial;
 use super::{View, remove};
-use crate::schema::{Op, RowIdentity, Shape};
+use crate::schema::{Op, RowIdentity, Shape, TableSchema};
 
 /// Old rows that go, by file.
 pub(super) type Dying = BTreeMap<FileId, RoaringTreemap>;
@@ -40,6 +44,22 @@ pub(super) struct Staged {
     pub gone: Gone,
     pub written: Vec<WrittenFile>,
     pub rows_removed: u64,
+    pub traces: Traces,
+}
+
+/// What a batch leaves behind beside the table's rows, for whoever keeps it in mind.
+#[derive(Default)]
+pub(super) struct Traces {
+    /// Of a table that is loading: keys that no row is left under.
+    pub gone: Vec<KeyHash>,
+    /// Keys whose waiting update the batch took up or made moot.
+    pub moot: Vec<KeyHash>,
+    /// Rows that wait for values from now on.
+    pub partial: Vec<Partial>,
+    /// All keys of the batch, if they are asked for.
+    pub touched: Vec<KeyHash>,
+    /// Keys that came and went.
+    pub nowhere: Nowhere,
     pub vanished: Option<Vanished>,
 }
 
@@ -51,7 +71,7 @@ pub(super) enum Gone {
 }
 
 /// Which rows of the batch are written.
-enum Live {
+pub(super) enum Live {
     /// With their keys, in log order.
     Listed(Vec<(RowNumber, KeyHash)>),
     Marked(RoaringBitmap),
@@ -59,12 +79,18 @@ enum Live {
 }
 
 /// What a batch comes down to.
-struct Collapsed {
+pub(super) struct Collapsed {
     live: Live,
-    dying: Dying,
+    pub dying: Dying,
     gone: Vec<KeyHash>,
     trail: Trail,
-    vanished: Option<Vanished>,
+    traces: Traces,
+}
+
+/// What was written of a batch, and what can't be yet.
+pub(super) struct Written {
+    pub files: Vec<WrittenFile>,
+    pub partial: Vec<Partial>,
 }
 
 /// Which old files change, and how.
@@ -91,15 +117,9 @@ impl View<'_> {
             Some(spill) => self.collapse_on_disk(&set, spill).await?,
         };
         let removal = if set.truncated { self.remove_all() } else { self.remove_rows(&collapsed.dying)? };
-        let store = self.log_store.object_store(None);
-        let write_vectors = async {
-            let Some((name, bytes)) = removal.vectors else { return Ok(()) };
-            store.put(&Path::from(name.as_str()), bytes.into()).await.map(drop).map_err(|source| Error::Store {
-                context: format!("lake table {}: writing {name}", self.schema.name),
-                source,
-            })
-        };
-        let (written, ()) = futures::try_join!(self.write_live(&set, &collapsed, spill.as_deref()), write_vectors)?;
+        let write_vectors = write_vectors(self.schema, self.log_store, removal.vectors);
+        let (Written { files: written, partial }, ()) =
+            futures::try_join!(self.write_live(&set, &collapsed, spill.as_deref()), write_vectors)?;
         let mut actions = removal.actions;
         actions.extend(written.iter().map(|file| Action::Add(file.add.clone())));
         Ok(Staged {
@@ -109,7 +129,7 @@ impl View<'_> {
             gone: if spill.is_some() { Gone::Rows(collapsed.dying) } else { Gone::Keys(collapsed.gone) },
             written,
             rows_removed: removal.rows,
-            vanished: collapsed.vanished,
+            traces: Traces { partial, ..collapsed.traces },
         })
     }
 
@@ -132,10 +152,16 @@ impl View<'_> {
                 return Err(self.misfit(&CollapseError::NothingToFindBy));
             }
         }
-        Ok(Collapsed { live: Live::All, dying: Dying::new(), gone: Vec::new(), trail: Trail::default(), vanished: None })
+        Ok(Collapsed {
+            live: Live::All,
+            dying: Dying::new(),
+            gone: Vec::new(),
+            trail: Trail::default(),
+            traces: Traces::default(),
+        })
     }
 
-    async fn collapse_in_memory(&self, set: &ChangeSet<'_>) -> Result<Collapsed, Error> {
+    pub(super) async fn collapse_in_memory(&self, set: &ChangeSet<'_>) -> Result<Collapsed, Error> {
         let mut trail = self.trail(set)?;
         let mut pass = Pass::new(self.schema.identity, set.truncated);
         for part in 0..set.parts() {
@@ -147,26 +173,24 @@ impl View<'_> {
             }
         }
         let mut live = Vec::new();
-        let (mut dying, mut gone) = (Dying::new(), Vec::new());
-        let mut nowhere = Nowhere::default();
-        let mut end = |ending| match ending {
-            Ending::Live(row, key) => live.push((row, key)),
-            Ending::Touched(key) => {
-                if self.mark_dying(key, set.truncated, &mut dying) {
-                    gone.push(key);
+        let (mut dying, mut gone, mut traces) = (Dying::new(), Vec::new(), Traces::default());
+        let mut end = |ending| {
+            self.trace(ending, &mut traces);
+            match ending {
+                Ending::Live(row, key) => live.push((row, key)),
+                Ending::Touched(key) => {
+                    if self.mark_dying(key, set.truncated, &mut dying) {
+                        gone.push(key);
+                    }
                 }
-            }
-            Ending::Gone(key) => {
-                if !self.has(key) {
-                    nowhere.add(key);
-                }
+                Ending::Gone(_) => {}
             }
         };
         pass.finish(&trail, self.hasher, self.locator, &mut end).map_err(|cause| self.misfit(&cause))?;
         // The map's order is random; log order keeps neighbours together and commits reproducible.
         live.sort_unstable();
-        let vanished = self.vanished(set, &nowhere).await?;
-        Ok(Collapsed { live: Live::Listed(live), dying, gone, trail, vanished })
+        traces.vanished = self.vanished(set, &traces.nowhere).await?;
+        Ok(Collapsed { live: Live::Listed(live), dying, gone, trail, traces })
     }
 
     async fn collapse_on_disk(&self, set: &ChangeSet<'_>, spill: &std::sync::Arc<Spill>) -> Result<Collapsed, Error> {
@@ -182,8 +206,7 @@ impl View<'_> {
             }
         }
         let mut live = RoaringBitmap::new();
-        let mut dying = Dying::new();
-        let mut nowhere = Nowhere::default();
+        let (mut dying, mut traces) = (Dying::new(), Traces::default());
         for bucket in buckets.finish()? {
             let mut pass = Pass::new(self.schema.identity, set.truncated);
             for chunk in 0..bucket.chunks() {
@@ -193,23 +216,45 @@ impl View<'_> {
                 // Other tasks of this process, the lease's keeper among them, must get their turn.
                 tokio::task::yield_now().await;
             }
-            let mut end = |ending| match ending {
-                Ending::Live(row, _) => {
-                    live.insert(row);
-                }
-                Ending::Touched(key) => {
-                    self.mark_dying(key, set.truncated, &mut dying);
-                }
-                Ending::Gone(key) => {
-                    if !self.has(key) {
-                        nowhere.add(key);
+            let mut end = |ending| {
+                self.trace(ending, &mut traces);
+                match ending {
+                    Ending::Live(row, _) => {
+                        live.insert(row);
                     }
+                    Ending::Touched(key) => {
+                        self.mark_dying(key, set.truncated, &mut dying);
+                    }
+                    Ending::Gone(_) => {}
                 }
             };
             pass.finish(&trail, self.hasher, self.locator, &mut end).map_err(|cause| self.misfit(&cause))?;
         }
-        let vanished = self.vanished(set, &nowhere).await?;
-        Ok(Collapsed { live: Live::Marked(live), dying, gone: Vec::new(), trail, vanished })
+        traces.vanished = self.vanished(set, &traces.nowhere).await?;
+        Ok(Collapsed { live: Live::Marked(live), dying, gone: Vec::new(), trail, traces })
+    }
+
+    /// Notes of a key's ending what somebody keeps in mind.
+    fn trace(&self, ending: Ending, traces: &mut Traces) {
+        match ending {
+            Ending::Touched(key) => {
+                if self.waiting.is_some_and(|waiting| waiting.contains(key)) {
+                    traces.moot.push(key);
+                }
+                if self.noting {
+                    traces.touched.push(key);
+                }
+            }
+            Ending::Gone(key) => {
+                if self.waiting.is_some() {
+                    traces.gone.push(key);
+                }
+                if self.locator.find(key).is_none() {
+                    traces.nowhere.add(key);
+                }
+            }
+            Ending::Live(..) => {}
+        }
     }
 
     /// The trail that this batch needs: of values left out, or of equal rows.
@@ -226,11 +271,6 @@ impl View<'_> {
         let Some(address) = (if truncated { None } else { self.locator.find(key) }) else { return false };
         dying.entry(address.file).or_default().insert(u64::from(address.row));
         true
-    }
-
-    /// Whether the lake has a row of this key.
-    fn has(&self, key: KeyHash) -> bool {
-        self.locator.find(key).is_some()
     }
 
     pub(super) fn hash(&self, rows: &RecordBatch) -> Result<Vec<KeyHash>, Error> {
@@ -273,7 +313,7 @@ impl View<'_> {
     fn remove_rows(&self, dying: &Dying) -> Result<Removal, Error> {
         let mut removal = Removal { rows: dying.values().map(RoaringTreemap::len).sum(), ..Removal::default() };
         let now = Utc::now().timestamp_millis();
-        let mut shrunk: Vec<(FileId, DataFile)> = Vec::new();
+        let (mut shrunk_ids, mut shrunk) = (Vec::new(), Vec::new());
         for (&id, rows) in dying {
             let file = self.file(id)?;
             removal.actions.push(Action::Remove(remove(self.logged(id, file), now)));
@@ -281,30 +321,20 @@ impl View<'_> {
             if deleted.len() >= file.rows {
                 removal.touched.push((id, None));
             } else {
-                shrunk.push((id, DataFile { add: file.add.clone(), rows: file.rows, deleted }));
+                shrunk_ids.push(id);
+                shrunk.push(DataFile { add: file.add.clone(), rows: file.rows, deleted });
             }
         }
         self.replace_others(dying, now, &mut removal.actions);
         if shrunk.is_empty() {
             return Ok(removal);
         }
-        let object = DeletionVectorObject::encode(shrunk.iter().map(|(_, file)| &file.deleted)).map_err(|cause| {
-            Error::Table {
-                table: self.schema.name.to_string(),
-                finding: format!("its deletion vectors cannot be written: {cause}"),
-                remedy: "report this as a defect of lakeward".to_owned(),
-            }
-        })?;
-        let name = object.file_name();
-        let (bytes, descriptors) = object.into_parts();
-        for ((id, mut file), descriptor) in shrunk.into_iter().zip(descriptors) {
-            file.add.deletion_vector = Some(descriptor);
-            file.add.data_change = true;
-            data_file::loosen_bounds(&mut file.add);
+        let vectors = attach_vectors(self.schema, &mut shrunk)?;
+        for (id, file) in shrunk_ids.into_iter().zip(shrunk) {
             removal.actions.push(Action::Add(file.add.clone()));
             removal.touched.push((id, Some(file)));
         }
-        removal.vectors = Some((name, bytes));
+        removal.vectors = Some(vectors);
         Ok(removal)
     }
 
@@ -321,25 +351,25 @@ impl View<'_> {
         }
     }
 
-    async fn write_live(
+    pub(super) async fn write_live(
         &self,
         set: &ChangeSet<'_>,
         collapsed: &Collapsed,
         spill: Option<&Spill>,
-    ) -> Result<Vec<WrittenFile>, Error> {
+    ) -> Result<Written, Error> {
         let store = self.log_store.object_store(None);
         let roll = spill.map_or(Roll::Never, |spill| Roll::within(spill.memory_bytes()));
-        let mut writer = TableWriter::new(self.schema.clone(), store, roll)?;
-        match self.write_rows(set, collapsed, spill, &mut writer).await {
+        let mut output = Output { writer: TableWriter::new(self.schema.clone(), store, roll)?, partial: Vec::new() };
+        match self.write_rows(set, collapsed, spill, &mut output).await {
             Ok(()) => {
-                let mut written = writer.close().await?;
-                for file in &mut written {
+                let mut files = output.writer.close().await?;
+                for file in &mut files {
                     data_file::leave_out(&mut file.add, hidden_columns(self.shape));
                 }
-                Ok(written)
+                Ok(Written { files, partial: output.partial })
             }
             Err(error) => {
-                writer.abort().await;
+                output.writer.abort().await;
                 Err(error)
             }
         }
@@ -350,7 +380,7 @@ impl View<'_> {
         set: &ChangeSet<'_>,
         collapsed: &Collapsed,
         spill: Option<&Spill>,
-        writer: &mut TableWriter,
+        output: &mut Output,
     ) -> Result<(), Error> {
         let memory_bytes = spill.map_or(CARRY_BYTES_MAX, Spill::memory_bytes);
         // Rows whose values are partly elsewhere may be of any size: their number is what one can begin with.
@@ -360,9 +390,9 @@ impl View<'_> {
             let mut at = 0;
             while at < rows.len() {
                 let end = if set.has_unchanged() { rows.len().min(at.saturating_add(rows_max)) } else { rows.len() };
-                let complete = self.complete_rows(set, &collapsed.trail, &rows[at..end]).await?;
-                writer.write(&complete, &keys[at..end]).await?;
-                rows_max = next_rows_max(rows_max, &complete, memory_bytes);
+                let completed = self.complete_rows(set, &collapsed.trail, &rows[at..end]).await?;
+                rows_max = next_rows_max(rows_max, &completed.rows, memory_bytes);
+                self.write_completed(completed, &keys[at..end], output).await?;
                 at = end;
             }
             return Ok(());
@@ -379,20 +409,72 @@ impl View<'_> {
                 let rest = of_part.split_off(rows_max.saturating_sub(rows.len()).min(of_part.len()));
                 rows.append(&mut of_part);
                 of_part = rest;
-                let complete = self.complete_rows(set, &collapsed.trail, &rows).await?;
-                writer.write(&complete, &[]).await?;
-                rows_max = next_rows_max(rows_max, &complete, memory_bytes);
+                let completed = self.complete_rows(set, &collapsed.trail, &rows).await?;
+                rows_max = next_rows_max(rows_max, &completed.rows, memory_bytes);
+                self.write_completed(completed, &[], output).await?;
                 rows.clear();
             }
             rows.append(&mut of_part);
             if bytes >= bytes_max || part + 1 == set.parts() {
-                writer.write(&self.complete_rows(set, &collapsed.trail, &rows).await?, &[]).await?;
+                let completed = self.complete_rows(set, &collapsed.trail, &rows).await?;
+                self.write_completed(completed, &[], output).await?;
                 rows.clear();
                 bytes = 0;
             }
         }
         Ok(())
     }
+
+    /// Writes the rows that are complete and keeps the others; `keys` may be empty.
+    async fn write_completed(&self, completed: Completed, keys: &[KeyHash], output: &mut Output) -> Result<(), Error> {
+        let Completed { rows, missing } = completed;
+        if missing.is_empty() {
+            return output.writer.write(&rows, keys).await;
+        }
+        let mut waiting: Vec<u32> = missing.iter().map(|(row, _)| *row).collect();
+        waiting.dedup();
+        let whole: Vec<u32> = (0..rows.num_rows() as u32).filter(|row| waiting.binary_search(row).is_err()).collect();
+        let keys_of = |picked: &[u32]| -> Vec<KeyHash> {
+            picked.iter().filter_map(|&row| keys.get(row as usize)).copied().collect()
+        };
+        let place = |row| waiting.partition_point(|waiting| *waiting < row) as u32;
+        let unchanged = missing.iter().map(|&(row, column)| (place(row), column)).collect();
+        let pick = |picked: &[u32]| {
+            take_record_batch(&rows, &UInt32Array::from(picked.to_vec())).map_err(|source| self.arrow(source))
+        };
+        output.writer.write(&pick(&whole)?, &keys_of(&whole)).await?;
+        let rows = pick(&waiting)?;
+        let keys = if keys.is_empty() { self.hash(&rows)? } else { keys_of(&waiting) };
+        output.partial.push(Partial::new(self.schema, rows, unchanged, keys));
+        Ok(())
+    }
+}
+
+/// Where rows go.
+struct Output {
+    writer: TableWriter,
+    partial: Vec<Partial>,
+}
+
+/// Gives files vectors of what is deleted in them; returns their object, still to be written.
+pub(super) fn attach_vectors(schema: &TableSchema, files: &mut [DataFile]) -> Result<(String, Vec<u8>), Error> {
+    deletion_vector::attach(files).map_err(|cause| Error::Table {
+        table: schema.name.to_string(),
+        finding: format!("its deletion vectors cannot be written: {cause}"),
+        remedy: "report this as a defect of lakeward".to_owned(),
+    })
+}
+
+pub(super) async fn write_vectors(
+    schema: &TableSchema,
+    log_store: &LogStoreRef,
+    vectors: Option<(String, Vec<u8>)>,
+) -> Result<(), Error> {
+    let Some((name, bytes)) = vectors else { return Ok(()) };
+    let written = log_store.object_store(None).put(&Path::from(name.as_str()), bytes.into()).await;
+    written
+        .map(drop)
+        .map_err(|source| Error::Store { context: format!("lake table {}: writing {name}", schema.name), source })
 }
 
 /// The columns of a table that readers must not see.

@@ -34,17 +34,25 @@ struct Found {
 /// By column.
 type Values = BTreeMap<u16, Vec<Found>>;
 
+/// Rows with all the values that there are.
+pub(super) struct Completed {
+    pub rows: RecordBatch,
+    /// Row and column of those that only a chunk to come can bring, sorted; NULL stands there. Only of a table that is
+    /// loading.
+    pub missing: Vec<(u32, u16)>,
+}
+
 impl View<'_> {
-    /// `rows` of the batch (ascending), complete.
+    /// `rows` of the batch (ascending), as complete as they can be.
     pub(super) async fn complete_rows(
         &self,
         set: &ChangeSet<'_>,
         trail: &Trail,
         rows: &[RowNumber],
-    ) -> Result<RecordBatch, Error> {
+    ) -> Result<Completed, Error> {
         let arrow_schema = self.schema.arrow();
         if rows.is_empty() {
-            return Ok(RecordBatch::new_empty(arrow_schema));
+            return Ok(Completed { rows: RecordBatch::new_empty(arrow_schema), missing: Vec::new() });
         }
         let mut parts: Vec<Cow<TableRows>> = Vec::new();
         let mut indices: Vec<(usize, usize)> = Vec::with_capacity(rows.len());
@@ -70,7 +78,10 @@ impl View<'_> {
                 unchanged += 1;
             }
         }
-        let found = if wanted.is_empty() { Values::new() } else { self.follow(set, trail, wanted).await? };
+        let mut missing = Vec::new();
+        let found =
+            if wanted.is_empty() { Values::new() } else { self.follow(set, trail, wanted, &mut missing).await? };
+        missing.sort_unstable();
 
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.schema.columns.len());
         for index in 0..self.schema.columns.len() {
@@ -90,7 +101,8 @@ impl View<'_> {
             };
             columns.push(column.map_err(|source| self.arrow(source))?);
         }
-        RecordBatch::try_new(arrow_schema, columns).map_err(|source| self.arrow(source))
+        let rows = RecordBatch::try_new(arrow_schema, columns).map_err(|source| self.arrow(source))?;
+        Ok(Completed { rows, missing })
     }
 
     /// Finds values that the given rows of the batch left out.
@@ -99,6 +111,7 @@ impl View<'_> {
         set: &ChangeSet<'_>,
         trail: &Trail,
         wanted: Vec<(RowNumber, Wanted)>,
+        missing: &mut Vec<(u32, u16)>,
     ) -> Result<Values, Error> {
         // By part: the row to look at.
         let mut open: BTreeMap<usize, Vec<(RowNumber, Wanted)>> = BTreeMap::new();
@@ -143,8 +156,41 @@ impl View<'_> {
                 found.entry(column).or_default().push(self.pick(rows.rows.column(column.into()), places, outs)?);
             }
         }
+        let in_lake = self.take_waiting(in_lake, &mut found, missing)?;
         self.read_carried(in_lake, &mut found).await?;
         Ok(found)
+    }
+
+    /// Values of rows that the lake does not have yet: those that the log told before come from the update that waits, and
+    /// others are missing. What is left is the lake's to give.
+    fn take_waiting(
+        &self,
+        mut wanted: Vec<(KeyHash, Wanted)>,
+        found: &mut Values,
+        missing: &mut Vec<(u32, u16)>,
+    ) -> Result<Vec<(KeyHash, Wanted)>, Error> {
+        let Some(waiting) = self.waiting else { return Ok(wanted) };
+        let mut told: BTreeMap<(usize, u16), (Vec<u32>, Vec<usize>)> = BTreeMap::new();
+        wanted.retain(|&(key, wanted)| {
+            if self.locator.find(key).is_some() {
+                return true;
+            }
+            match waiting.place(key).filter(|place| waiting.column(*place, wanted.column).is_some()) {
+                Some((part, row)) => {
+                    let (places, outs) = told.entry((part, wanted.column)).or_default();
+                    places.push(row);
+                    outs.push(wanted.out);
+                }
+                None => missing.push((wanted.out as u32, wanted.column)),
+            }
+            false
+        });
+        for ((part, column), (places, outs)) in told {
+            if let Some(values) = places.first().and_then(|&row| waiting.column((part, row), column)) {
+                found.entry(column).or_default().push(self.pick(values, places, outs)?);
+            }
+        }
+        Ok(wanted)
     }
 
     /// Reads the lake rows whose values live on, file by file.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use deltalake::logstore::LogStoreRef;
 use futures::future::BoxFuture;
 use futures::{StreamExt, stream};
 use object_store::ObjectStoreExt;
@@ -24,6 +25,7 @@ use super::super::{Error, delta_schema, upgrade};
 use super::Table;
 use super::apply::hidden_columns;
 use super::index::{check_keys, index_rows};
+use super::pending::Pending;
 use crate::schema::{Evolution, LakeOp, Shape};
 
 /// Files spliced at the same time.
@@ -37,12 +39,16 @@ pub(super) struct Evolved {
     pub shape: Arc<Shape>,
     /// The `metaData` action that says so; `None` when the one in force does.
     pub metadata: Option<Value>,
-    pub hasher: KeyHasher,
+    pub hasher: Arc<KeyHasher>,
     pub files: BTreeMap<FileId, DataFile>,
     /// `None` where the present one stays valid.
     pub locator: Option<Box<dyn RowLocator>>,
     /// Paths of the new objects.
     pub made: Vec<String>,
+    /// Of a table that is loading.
+    pub pending: Option<Pending>,
+    /// No row changes its columns: only what is said of the table.
+    pub told_only: bool,
 }
 
 impl Table {
@@ -56,13 +62,24 @@ impl Table {
         let moved = upgrade::moved(self.schema(), &ops, &shape.lake).map_err(|source| self.arrow(source))?;
         // Rows that a truncate takes need not be carried anywhere.
         let truncated = changes.iter().any(|change| matches!(change, TableChange::Truncate));
+        let shape = Arc::new(shape);
+        let pending = match &self.loading {
+            Some(loading) if truncated => Some(loading.pending.clone()),
+            Some(loading) => {
+                let upgraded = loading.pending.upgraded(&shape.lake, &ops, &hasher);
+                Some(upgraded.map_err(|source| self.arrow(source))?)
+            }
+            None => None,
+        };
         let mut evolved = Evolved {
             metadata: (metadata != self.metadata).then_some(metadata),
             locator: None,
             files: self.files.clone(),
             made: Vec::new(),
-            shape: Arc::new(shape),
-            hasher,
+            shape,
+            hasher: Arc::new(hasher),
+            pending,
+            told_only: ops.is_empty(),
         };
         let made = async {
             if !truncated && !ops.is_empty() {
@@ -90,6 +107,16 @@ impl Table {
         }
         self.hasher = evolved.hasher;
         self.files = evolved.files;
+        if let Some(loading) = &mut self.loading {
+            loading.pending = evolved.pending.unwrap_or_default();
+            // Tombstones of keys that hash otherwise now say nothing any more.
+            if evolved.locator.is_some() {
+                loading.void();
+            }
+        }
+        if let (Some(touched), false) = (&mut self.touched, evolved.told_only) {
+            touched.note_all();
+        }
         if let Some(locator) = evolved.locator {
             self.locator = locator;
         }
@@ -180,19 +207,24 @@ impl Table {
         Ok(Box::new(locator))
     }
 
-    fn arrow(&self, source: arrow::error::ArrowError) -> Error {
+    pub(super) fn arrow(&self, source: arrow::error::ArrowError) -> Error {
         Error::Arrow { table: self.name().to_string(), source }
     }
 
     /// Removes objects that no log entry names. Those that can't be removed now are left to a VACUUM.
     pub(super) async fn discard(&self, paths: &[String]) {
-        let store = self.log_store.object_store(None);
-        for path in paths {
-            // As in the log, so it is decoded already.
-            let Ok(object) = Path::parse(path) else { continue };
-            if let Err(cause) = store.delete(&object).await {
-                tracing::warn!(table = %self.name(), path, cause = cause_text(&cause), "an unused object is left behind");
-            }
+        remove_objects(&self.log_store, &self.name().to_string(), paths).await;
+    }
+}
+
+/// Removes objects of a table's folder, as far as that is possible; paths are as in the log.
+pub(super) async fn remove_objects(log_store: &LogStoreRef, table: &str, paths: &[String]) {
+    let store = log_store.object_store(None);
+    for path in paths {
+        // As in the log, so it is decoded already.
+        let Ok(object) = Path::parse(path) else { continue };
+        if let Err(cause) = store.delete(&object).await {
+            tracing::warn!(table, path, cause = cause_text(&cause), "an unused object is left behind");
         }
     }
 }
