@@ -150,7 +150,8 @@ fn counted(number: u64, what: &str) -> String {
 
 fn difference_text(difference: &Difference) -> String {
     let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "NULL".to_owned());
-    let key: Vec<String> = difference.key.iter().map(|part| format!("{} = {}", part.column, value(&part.value))).collect();
+    let key: Vec<String> =
+        difference.key.iter().map(|part| format!("{} = {}", part.column, value(&part.value))).collect();
     let key = key.join(", ");
     match difference.kind {
         Kind::Missing => format!("  missing  {key}"),

@@ -15,13 +15,13 @@ mod chunk;
 mod evolve;
 mod index;
 mod load;
-mod vanish;
 mod loading;
 mod merge_chunk;
 mod pending;
 mod place;
 mod row_hashes;
 mod swap;
+mod vanish;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -96,10 +96,7 @@ impl TableVerdict {
 
 fn is_out_of_reach(error: &Error) -> bool {
     use source::Error as Cause;
-    matches!(
-        error,
-        Error::Source(Cause::Connect { .. } | Cause::Disconnected { .. } | Cause::Authentication { .. })
-    )
+    matches!(error, Error::Source(Cause::Connect { .. } | Cause::Disconnected { .. } | Cause::Authentication { .. }))
 }
 
 /// The tables, by source.

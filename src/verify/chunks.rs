@@ -59,7 +59,10 @@ pub fn pick(mut chunks: Vec<Chunk>, count: usize) -> Vec<Chunk> {
 
 /// What came of reading a chunk.
 pub enum Reading {
-    Done { high: Position, rows: u64 },
+    Done {
+        high: Position,
+        rows: u64,
+    },
     /// The source's table has other columns than the lake's.
     OtherColumns(String),
 }
@@ -118,9 +121,10 @@ fn other_columns(shape: &Shape, source: &TableSchema) -> Option<String> {
             return Some(format!("`{}` is {lake} in the lake and {source} from the source", column.name));
         }
     }
-    let new = source.columns.iter().find(|column| {
-        known.column_index(&column.name).is_none() && !shape.ignored.contains(&column.name)
-    });
+    let new = source
+        .columns
+        .iter()
+        .find(|column| known.column_index(&column.name).is_none() && !shape.ignored.contains(&column.name));
     if let Some(new) = new {
         return Some(format!("the source has `{}` and the lake does not", new.name));
     }
@@ -128,7 +132,8 @@ fn other_columns(shape: &Shape, source: &TableSchema) -> Option<String> {
         schema.key.iter().map(|&index| schema.columns[index].name.clone()).collect()
     };
     let (lake, source) = (key(&known), key(source));
-    (lake != source).then(|| format!("the key is ({}) in the lake and ({}) at the source", lake.join(", "), source.join(", ")))
+    (lake != source)
+        .then(|| format!("the key is ({}) in the lake and ({}) at the source", lake.join(", "), source.join(", ")))
 }
 
 #[cfg(test)]

@@ -48,14 +48,18 @@ impl Follower {
         })?;
         match entry.tables.get(&self.table.to_string()) {
             Some(TableState::Streaming) => Ok(entry.streamed().to_owned()),
-            Some(TableState::Loading { .. }) => Err(unfit("it is being loaded; verify it when that is done".to_owned())),
+            Some(TableState::Loading { .. }) => {
+                Err(unfit("it is being loaded; verify it when that is done".to_owned()))
+            }
             Some(TableState::Stopped { reason, .. }) => Err(unfit(format!("it has stopped: {reason}"))),
-            Some(TableState::Waiting { reason, .. }) => Err(unfit(format!(
-                "it waits for a decision: {reason}; see `lakeward schema show {}`",
-                self.table
-            ))),
+            Some(TableState::Waiting { reason, .. }) => {
+                Err(unfit(format!("it waits for a decision: {reason}; see `lakeward schema show {}`", self.table)))
+            }
             Some(TableState::Dropped { .. }) => Err(unfit("it was dropped at the source".to_owned())),
-            None => Err(unfit(format!("source `{}` does not follow it; `lakeward tables` lists those it follows", self.source))),
+            None => Err(unfit(format!(
+                "source `{}` does not follow it; `lakeward tables` lists those it follows",
+                self.source
+            ))),
         }
     }
 

@@ -166,7 +166,9 @@ pub async fn prove<S: Source>(
     if picture.shape().lake.identity != RowIdentity::Key {
         return Err(Error::Keyless(table.to_string()));
     }
-    Prover { source, table, options, follower, picture, pace: Pace::new(options.rows_per_second) }.run(source_name).await
+    Prover { source, table, options, follower, picture, pace: Pace::new(options.rows_per_second) }
+        .run(source_name)
+        .await
 }
 
 struct Prover<'a, S> {
@@ -274,7 +276,8 @@ impl<S: Source> Prover<'_, S> {
             self.picture.advance().await?;
         }
         let Some(open) = open else {
-            let why = "its columns changed whenever it was looked at; verify it again when no change of columns is under way";
+            let why =
+                "its columns changed whenever it was looked at; verify it again when no change of columns is under way";
             return Err(Error::Unfit { table: self.table.to_string(), why: why.to_owned() });
         };
         proof.unsettled = open.len() as u64;

@@ -21,7 +21,11 @@ pub struct Pace {
 
 impl Pace {
     pub fn new(rows_per_second: Option<u64>) -> Self {
-        Self { rows_per_second: rows_per_second.filter(|rows| *rows > 0), began: Instant::now(), rows: AtomicU64::new(0) }
+        Self {
+            rows_per_second: rows_per_second.filter(|rows| *rows > 0),
+            began: Instant::now(),
+            rows: AtomicU64::new(0),
+        }
     }
 
     /// Waits until these rows are due.

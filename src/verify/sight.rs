@@ -126,9 +126,10 @@ impl Sight {
     fn held(&self) -> impl Iterator<Item = (RowAddress, Mark)> + '_ {
         self.files.iter().flat_map(|(&file, (rows, deleted))| {
             let marks = self.marks.get(&file).map_or(&[][..], Vec::as_slice);
-            (0..*rows).zip(marks).filter(|(row, _)| !deleted.contains(u64::from(*row))).map(move |(row, &mark)| {
-                (RowAddress { file, row }, Mark::unpack(mark))
-            })
+            (0..*rows)
+                .zip(marks)
+                .filter(|(row, _)| !deleted.contains(u64::from(*row)))
+                .map(move |(row, &mark)| (RowAddress { file, row }, Mark::unpack(mark)))
         })
     }
 

@@ -75,7 +75,12 @@ impl Lakeward {
     pub fn assert_verified(&self) {
         let output = self.command(&["verify"]).output().expect("lakeward starts");
         let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "verify: {}\n{text}{}", output.status, String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "verify: {}\n{text}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
         assert!(text.contains("equal"), "{text}");
     }
 

@@ -26,9 +26,9 @@ use super::super::locator::{FileId, KeyHash};
 use super::super::merge::{CollapseError, Ending, PASS_BYTES_PER_KEY, Pass, RowNumber, Trail, check_key_changes};
 use super::super::spill::Spill;
 use super::super::vanished::Vanished;
-use super::vanish::Nowhere;
 use super::carry::Completed;
 use super::pending::Partial;
+use super::vanish::Nowhere;
 use super::{View, remove};
 use crate::schema::{Op, RowIdentity, Shape, TableSchema};
 

@@ -88,7 +88,6 @@ impl Table {
         self.files.insert(id, DataFile { add, rows, deleted });
         Ok(())
     }
-
 }
 
 /// Which rows of a file are gone.
