@@ -10,9 +10,9 @@ set -euo pipefail
 cd "$ROOT"
 
 # Test binaries by what they need. `tests/NAME.rs` and `tests/NAME/main.rs` are the same to cargo.
-every=(first_light types transactions)
-mysql=(mysql_source)
-postgres=(postgres_source)
+every=(first_light types transactions schema)
+mysql=(mysql_source mysql_schema metadata)
+postgres=(postgres_source postgres_schema)
 # What is about lakeward under faults, not about a server's version: once per kind of server.
 once=(failures crash race)
 # Spark is no server: it reads spliced data files.

@@ -62,6 +62,13 @@ impl OwnServer {
 
 impl Drop for OwnServer {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // Whether the server itself was in trouble: its log is gone with it.
+            let log = std::fs::read(self.folder.join("log")).unwrap_or_default();
+            let text = String::from_utf8_lossy(&log);
+            let lines: Vec<&str> = text.lines().collect();
+            eprintln!("the server's log ends with:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+        }
         let script = root().join("scripts/server.sh");
         let _ = Command::new(script).arg("destroy").arg(server_kind(self.kind)).arg(&self.folder).output();
     }

@@ -331,7 +331,7 @@ fn check_shape(column: &MapColumn, known: &LayoutColumn, declared: &Declared, ve
         ("inet4", kind::STRING) => length == 4,
         ("vector", kind::VECTOR) => true,
         ("vector", kind::VARCHAR) => vendor == Vendor::MariaDb,
-        (name, kind::GEOMETRY) => declared.family() == Family::Other || is_shape(name),
+        (_, kind::GEOMETRY) => matches!(declared.family(), Family::Geometry | Family::Other),
         _ => false,
     };
     if fits {
@@ -341,21 +341,6 @@ fn check_shape(column: &MapColumn, known: &LayoutColumn, declared: &Declared, ve
         "is of type {} and length {} in the log, which is not {} as the schema history says",
         column.kind, column.length, known.declaration
     )))
-}
-
-fn is_shape(name: &str) -> bool {
-    [
-        "geometry",
-        "point",
-        "linestring",
-        "polygon",
-        "multipoint",
-        "multilinestring",
-        "multipolygon",
-        "geometrycollection",
-        "geomcollection",
-    ]
-    .contains(&name)
 }
 
 /// How images that lack columns are completed.

@@ -71,7 +71,7 @@ fn layout(schema: &TableSchema) -> Layout {
     }
 }
 
-pub fn reader(flags: u8, out: mpsc::Sender<Event>) -> Reader {
+pub(super) fn reader(flags: u8, out: mpsc::Sender<Event>) -> Reader {
     let vendor = if flags & 1 == 0 { Vendor::MySql } else { Vendor::MariaDb };
     let by_offset = flags & 2 != 0;
     let from = match (by_offset, vendor) {
