@@ -66,7 +66,7 @@ impl std::fmt::Display for KeyBound {
 }
 
 /// Rows whose key is after `after` and not after `to`; open ends are `None`. Rows with a NULL in their key, which only a
-/// contract's key allows, are in the first chunk.
+/// contract's key allows, are in the first chunk: they can't be taken over, and must not be passed over.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chunk {
     pub after: Option<KeyBound>,

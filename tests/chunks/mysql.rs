@@ -62,7 +62,8 @@ pub fn source(port: u16, user: &str, database: &str, contracts: Contracts) -> My
         user: user.into(),
         password: Some(Secret::new(user)),
         database: String::new(),
-        tls: Tls::Prefer,
+        // Each chunk has connections of its own, and a debug build's TLS is slow.
+        tls: Tls::Disable,
         tls_ca_file: None,
         tables: TableSelection::parse(&[&format!("{database}.*")]).expect("a pattern"),
         server_id: 990_017,
@@ -109,7 +110,7 @@ const CASES: &[Case] = &[
         "CONCAT(IF(i = 1, '', CHAR(i % 3)), IF(i = 1, '', X'00275C'), IF(i = 1, '', i))",
         "",
     ),
-    Case("binary16", "k BINARY(16)", "UNHEX(MD5(i))", ""),
+    Case("binary16", "k BINARY(16)", "UNHEX(LEFT(SHA2(i, 256), 32))", ""),
     Case("dates", "k DATE", "'2024-02-01' + INTERVAL i DAY", ""),
     Case("datetimes", "k DATETIME(6)", "'0001-01-01' + INTERVAL i * 3456789012 MICROSECOND", ""),
     Case("instants", "k TIMESTAMP(3)", "'2024-10-27 00:00:00.5' + INTERVAL i * 15 MINUTE", ""),
@@ -133,7 +134,7 @@ async fn chunks_hold_each_row_once_whatever_the_key_is_made_of() {
         let modes =
             "sql_mode=ANSI_QUOTES,NO_BACKSLASH_ESCAPES,PAD_CHAR_TO_FULL_LENGTH,PIPES_AS_CONCAT,HIGH_NOT_PRECEDENCE";
         let Some(server) = OwnServer::start(kind, "chunks", &[modes]) else { continue };
-        let mut app = database(server.port, "keys").await;
+        let mut app = database(server.port, "lw_keys").await;
         let of_mariadb = OF_MARIADB.iter().filter(|_| kind == Kind::MariaDb);
         let cases: Vec<&Case> = CASES.iter().chain(of_mariadb).collect();
         for Case(name, columns, values, key) in &cases {
@@ -148,9 +149,9 @@ async fn chunks_hold_each_row_once_whatever_the_key_is_made_of() {
             )
             .await;
         }
-        let source = source(server.port, "cdc", "keys", Contracts::default());
+        let source = source(server.port, "cdc", "lw_keys", Contracts::default());
         for Case(name, ..) in cases {
-            chunks_are_the_snapshot(&source, &TableName::new("keys", *name)).await;
+            chunks_are_the_snapshot(&source, &TableName::new("lw_keys", *name)).await;
         }
     }
 }
@@ -167,7 +168,7 @@ async fn tables_of_their_own_kind_come_in_chunks_as_they_do_whole() {
              INSERT INTO made (k, secret) SELECT i, 7 FROM seq",
         )
         .await;
-        // A key that only the contract knows may hold NULL.
+        // A key that only the contract knows may hold NULL: rows that can't be taken over, but are not passed over.
         run(
             &mut app,
             "CREATE TABLE named (a INT, b DATE, payload INT);\n\
@@ -196,13 +197,15 @@ async fn tables_of_their_own_kind_come_in_chunks_as_they_do_whole() {
         chunks_are_the_snapshot(&source, &name(if kind == Kind::MariaDb { "versioned" } else { "invisible" })).await;
 
         let named = schema(&source, &name("named")).await;
-        let mut found = Vec::new();
         let chunks = walk(&source, &named, 7).await;
         assert!(chunks.len() > 5);
-        for chunk in &chunks {
-            found.push(read(&source, &name("named"), chunk, None).await.expect("reads").1);
+        let error = read(&source, &name("named"), &chunks[0], None).await.expect_err("a key is never NULL");
+        assert!(matches!(&error, Error::Table { finding, .. } if finding.contains("NULL")), "{error}");
+        for chunk in &chunks[1..] {
+            read(&source, &name("named"), chunk, None).await.expect("reads");
         }
-        assert_eq!(rows(&found), rows(&[snapshot(&source, &name("named")).await]));
+        run(&mut app, "DELETE FROM named WHERE a IS NULL OR b IS NULL").await;
+        chunks_are_the_snapshot(&source, &name("named")).await;
 
         let keyless = schema(&source, &name("keyless")).await;
         let whole = source.next_chunk(&keyless, None, 7).await.expect("a chunk");

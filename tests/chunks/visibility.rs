@@ -10,6 +10,7 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use lakeward::config::Contracts;
 use lakeward::schema::TableName;
+use lakeward::source::postgres::PostgresSource;
 use lakeward::source::{Chunk, CollectorLimits, Event, LoadStart, Position, Source, StreamRequest, TableStart};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -190,7 +191,19 @@ async fn a_chunk_sees_all_up_to_what_was_waited_for_and_nothing_beyond_its_high_
     bed.sql("INSERT INTO shop.t VALUES (-1, 'open')").await;
     let source = bed.source();
     let head = source.head().await.expect("a head");
-    tokio::time::timeout(Duration::from_secs(5), source.visible(&head)).await.expect("at once").expect("visible");
+    // Who may not see what others do has to wait.
+    tokio::time::timeout(Duration::from_secs(1), source.visible(&head)).await.expect_err("too early");
+    let mut watching = admin(bed.port, &bed.database).await;
+    run(
+        &mut watching,
+        "DO $$ BEGIN CREATE ROLE chunkswatcher LOGIN PASSWORD 'cdc'; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+         GRANT pg_read_all_stats TO chunkswatcher",
+    )
+    .await;
+    let mut config = bed.config.clone();
+    config.user = "chunkswatcher".into();
+    let source = PostgresSource::new(config, Contracts::default()).expect("a source");
+    tokio::time::timeout(Duration::from_secs(20), source.visible(&head)).await.expect("soon").expect("visible");
     let mut busy = admin(bed.port, &bed.database).await;
     let ended = Arc::new(AtomicBool::new(false));
     let working = tokio::spawn({
@@ -202,7 +215,6 @@ async fn a_chunk_sees_all_up_to_what_was_waited_for_and_nothing_beyond_its_high_
             run(&mut busy, "COMMIT").await;
         }
     });
-    let mut watching = admin(bed.port, &bed.database).await;
     loop {
         let asleep: i64 = sqlx::query_scalar(
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()",

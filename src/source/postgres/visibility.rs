@@ -6,7 +6,8 @@
 //! tell less: `pg_snapshot_xmax` is the id after the last one *completed*, so a commit under way may be beyond it.
 //!
 //! A transaction whose session waits for its client is not committing, and has not committed: it isn't waited for, or a
-//! forgotten one would hold up every load.
+//! forgotten one would hold up every load. Only with pg_read_all_stats can this be told of other roles' sessions; without
+//! it they are all waited for.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -57,7 +58,8 @@ pub async fn wait(config: &SourceConfig) -> Result<(), Error> {
             info!(
                 source = config.name,
                 seconds = begun.elapsed().as_secs(),
-                "waiting for transactions that are under way, before chunks of tables are read; the oldest: {holder}"
+                "waiting for transactions that are under way, before chunks of tables are read; the oldest: {holder}; \
+                 with GRANT pg_read_all_stats to its user lakeward could see which of them only wait for their client"
             );
         }
     }
