@@ -23,3 +23,5 @@ pub mod schema;
 #[cfg(feature = "daemon")]
 pub mod snapshot;
 pub mod source;
+#[cfg(feature = "daemon")]
+pub mod verify;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::LoadError;
 use crate::source::{self, ProblemKind};
-use crate::{lake, ledger, notice, pipeline};
+use crate::{lake, ledger, notice, pipeline, verify};
 
 /// The exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -14,7 +14,7 @@ pub enum Exit {
     Unexpected = 1,
     /// clap itself ends with 2 on wrong usage.
     Configuration = 2,
-    /// Reserved for `verify`.
+    /// Of `verify`.
     Differ = 3,
     /// Of `schema plan`.
     NeedsApproval = 4,
@@ -29,6 +29,8 @@ pub enum Exit {
     TableStopped = 13,
     /// `notify test`: the channel did not take a sample.
     NotDelivered = 14,
+    /// `verify`: the lake is behind and does not move on.
+    Behind = 15,
     /// A second signal ended the process at once, or a first one a one-shot run: 128 + SIGINT, as shells have it.
     Interrupted = 130,
 }
@@ -39,7 +41,7 @@ Exit codes:
     0  ok
     1  unexpected error
     2  wrong usage or configuration
-    3  source and lake differ (reserved: verify)
+    3  source and lake differ (verify)
     4  a schema change needs approval, or can't be told before it runs (schema plan)
     5  a setting at the source must change
     6  a privilege is missing at the source
@@ -49,8 +51,10 @@ Exit codes:
    10  the position is lost (binlog purged, slot lost, another history)
    11  the lake's store is unsafe: it ignores conditional put
    12  the lake cannot be reached or read
-   13  a table can't be captured or has stopped, would be stopped (schema plan), or is not in a cut (position --at)
+   13  a table can't be captured or has stopped, would be stopped (schema plan), is not in a cut (position --at), or
+       can't be compared (verify)
    14  a channel of notices did not take a sample (notify test)
+   15  nothing could be proven: the lake is behind its source and does not move on (verify)
   130  ended by a second signal, or by one before `--until-caught-up` was through
 Where several apply, `check` and `run` give the one that must be mended first: what cannot be reached at all
 (7, 8, 12), then what would lose data (11, 10, 9), then privileges, settings and single tables (6, 5, 13).";
@@ -61,7 +65,7 @@ impl Exit {
         match self {
             Self::Ok => 0,
             Self::Differ | Self::NeedsApproval | Self::NotDelivered => 1,
-            Self::TableStopped => 2,
+            Self::TableStopped | Self::Behind => 2,
             Self::Setting => 3,
             Self::Privilege => 4,
             Self::Busy => 5,
@@ -166,6 +170,22 @@ impl From<&pipeline::Error> for Exit {
     }
 }
 
+impl From<&verify::Error> for Exit {
+    fn from(error: &verify::Error) -> Self {
+        use verify::Error;
+        match error {
+            Error::Source(error) => error.into(),
+            Error::Lake(error) => error.into(),
+            Error::Ledger(error) => error.into(),
+            Error::Position(_) => Self::LakeUnreachable,
+            Error::Rows(..) => Self::Unexpected,
+            Error::Keyless(_) => Self::Configuration,
+            Error::Unfit { .. } => Self::TableStopped,
+            Error::Behind(_) => Self::Behind,
+        }
+    }
+}
+
 impl From<ProblemKind> for Exit {
     fn from(kind: ProblemKind) -> Self {
         match kind {
@@ -221,7 +241,7 @@ pub(super) struct Usage(pub(super) String);
 mod tests {
     use super::*;
 
-    const ALL: [Exit; 16] = [
+    const ALL: [Exit; 17] = [
         Exit::Ok,
         Exit::Unexpected,
         Exit::Configuration,
@@ -237,6 +257,7 @@ mod tests {
         Exit::LakeUnreachable,
         Exit::TableStopped,
         Exit::NotDelivered,
+        Exit::Behind,
         Exit::Interrupted,
     ];
 

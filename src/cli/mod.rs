@@ -16,6 +16,7 @@ mod run;
 mod schema;
 mod snapshot;
 mod tables;
+mod verify;
 
 use std::path::{Path, PathBuf};
 
@@ -70,6 +71,8 @@ pub enum Command {
     Resync(resync::Resync),
     /// Loads tables for the first time that the configuration selects and the lake lacks
     Snapshot(snapshot::Snapshot),
+    /// Proves that tables of the lake are what their sources have, while both go on changing; exits with 3 when they differ
+    Verify(verify::Verify),
     /// Tries the channels that notices leave by, or lists them
     Notify(notify::Notify),
     /// Shows a table's columns and their history, plans changes, and decides about those that wait
@@ -82,6 +85,8 @@ impl Command {
         match self {
             // The latter two may have to run a source.
             Self::Run(_) | Self::Resync(_) | Self::Snapshot(_) => "info",
+            // Only how far the comparison is.
+            Self::Verify(_) => "warn,lakeward::verify=info",
             Self::Check(_)
             | Self::Init(_)
             | Self::Tables(_)
@@ -103,6 +108,7 @@ pub async fn dispatch(cli: Cli) -> Exit {
         Command::Position(position) => position.run(config).await,
         Command::Resync(resync) => resync.run(config).await,
         Command::Snapshot(snapshot) => snapshot.run(config).await,
+        Command::Verify(verify) => verify.run(config).await,
         Command::Notify(notify) => notify.run(config).await,
         Command::Schema(schema) => schema.run(config).await,
     };

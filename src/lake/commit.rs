@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::Error;
 use super::load_note::LoadNote;
 use super::store::cause_text;
+use super::vanished::Vanished;
 use crate::schema::{ChangeRecord, TableName};
 
 /// Key of our part of a commitInfo action.
@@ -69,6 +70,8 @@ pub struct CommitNote {
     pub schema_version: u64,
     /// The changes of the table's columns that this commit makes.
     pub changes: Vec<ChangeRecord>,
+    /// Keys that came and went within this commit.
+    pub vanished: Option<Vanished>,
     /// Of a table that is not loaded whole yet; every commit repeats it.
     pub load: Option<LoadNote>,
     /// The last load that was finished here or swapped in; every later commit repeats it.
@@ -113,6 +116,9 @@ pub fn entry(
     }
     if !note.changes.is_empty() {
         ours["changes"] = serde_json::to_value(&note.changes)?;
+    }
+    if let Some(vanished) = &note.vanished {
+        ours["vanished"] = serde_json::to_value(vanished)?;
     }
     if let Some(load) = &note.load {
         ours["load"] = serde_json::to_value(load)?;
@@ -196,6 +202,10 @@ pub fn note(entry: &str) -> Option<CommitNote> {
             .get("changes")
             .and_then(|changes| serde_json::from_value(changes.clone()).ok())
             .unwrap_or_default(),
+        vanished: ours.get("vanished").map(|vanished| {
+            // What can't be read is some, and it is not known which.
+            serde_json::from_value(vanished.clone()).unwrap_or_else(|_| Vanished::unnamed(1))
+        }),
         // A table that is not whole must never pass for one that is.
         load: match ours.get("load") {
             Some(load) => Some(serde_json::from_value(load.clone()).ok()?),
@@ -247,6 +257,7 @@ mod tests {
                 after: vec![],
                 steps: vec![],
             }],
+            vanished: Some(Vanished::named(&[1, 2])),
             load: Some(LoadNote { through: Some("[7]".into()), pending: true, ..LoadNote::begin() }),
             loaded: Some(Uuid::from_u128(8)),
         };

@@ -38,6 +38,7 @@ impl Creation<'_> {
             stretch: Stretch { position: self.position, ..Stretch::default() },
             schema_version: 1,
             changes: Vec::new(),
+            vanished: None,
             load: self.load,
             loaded: None,
         };

@@ -13,7 +13,7 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType};
 use arrow::error::ArrowError;
-use arrow_row::{RowConverter, SortField};
+use arrow_row::{RowConverter, Rows, SortField};
 use twox_hash::XxHash3_128;
 
 use super::locator::{KeyHash, RowLocator};
@@ -78,11 +78,23 @@ impl KeyHasher {
 
     /// One hash per row; `columns` are those of [`KeyHasher::columns`].
     pub fn hash(&self, columns: &[ArrayRef]) -> Result<Vec<KeyHash>, ArrowError> {
+        let rows = self.encode(columns)?;
+        Ok(rows.iter().map(|row| XxHash3_128::oneshot_with_seed(self.seed, row.as_ref()).into()).collect())
+    }
+
+    /// What the log calls the keys of a batch that has all the table's columns: the same in every process, and so nothing
+    /// to build an index on.
+    pub fn names(&self, rows: &RecordBatch) -> Result<Vec<u64>, ArrowError> {
+        let columns: Vec<ArrayRef> = self.columns.iter().map(|&index| rows.column(index).clone()).collect();
+        let rows = self.encode(&columns)?;
+        Ok(rows.iter().map(|row| XxHash3_128::oneshot(row.as_ref()) as u64).collect())
+    }
+
+    fn encode(&self, columns: &[ArrayRef]) -> Result<Rows, ArrowError> {
         let columns = columns.iter().zip(&self.types).map(|(column, hashed)| {
             if column.data_type() == hashed { Ok(column.clone()) } else { cast(column, hashed) }
         });
-        let rows = self.converter.convert_columns(&columns.collect::<Result<Vec<_>, _>>()?)?;
-        Ok(rows.iter().map(|row| XxHash3_128::oneshot_with_seed(self.seed, row.as_ref()).into()).collect())
+        self.converter.convert_columns(&columns.collect::<Result<Vec<_>, _>>()?)
     }
 
     /// One hash per row of a batch that has all the table's columns.

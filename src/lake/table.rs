@@ -21,6 +21,7 @@ mod pending;
 mod place;
 mod row_hashes;
 mod swap;
+mod vanish;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -46,6 +47,7 @@ use apply::{Gone, Staged};
 pub use chunk::{ChunkWriter, StagedChunk};
 use evolve::Evolved;
 use index::check_keys;
+pub(super) use index::read_deletion_vector;
 pub(super) use load::{Loaded as LoadedTable, load};
 use loading::{Loading, Touched};
 pub use merge_chunk::Merged;
@@ -342,6 +344,7 @@ impl Table {
 
     fn note_of_batch(&self, changes: &[TableChange], staged: &Staged, stretch: &Stretch) -> CommitNote {
         let mut note = self.next_note(stretch.clone());
+        note.vanished.clone_from(&staged.traces.vanished);
         note.changes = TableChange::evolutions(changes).map(|evolution| evolution.record.clone()).collect();
         note.schema_version += note.changes.len() as u64;
         if let (Some(load), Some(loading)) = (&mut note.load, &self.loading) {
@@ -352,7 +355,13 @@ impl Table {
 
     /// Of a commit that changes nothing but the position.
     fn next_note(&self, stretch: impl Into<Stretch>) -> CommitNote {
-        CommitNote { batch: self.note.batch + 1, stretch: stretch.into(), changes: Vec::new(), ..self.note.clone() }
+        CommitNote {
+            batch: self.note.batch + 1,
+            stretch: stretch.into(),
+            changes: Vec::new(),
+            vanished: None,
+            ..self.note.clone()
+        }
     }
 
     fn view<'a>(&'a self, evolved: Option<&'a Evolved>) -> View<'a> {

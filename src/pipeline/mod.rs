@@ -20,6 +20,7 @@ pub mod schema_report;
 mod source_run;
 mod supervisor;
 mod telling;
+pub mod verify;
 
 pub use any_source::AnySource;
 pub use error::Error;

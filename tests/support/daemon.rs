@@ -71,6 +71,19 @@ impl Lakeward {
         })
     }
 
+    /// `lakeward verify` of all tables, which must find them equal; nothing may be on its way.
+    pub fn assert_verified(&self) {
+        let output = self.command(&["verify"]).output().expect("lakeward starts");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success(),
+            "verify: {}\n{text}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert!(text.contains("equal"), "{text}");
+    }
+
     fn next_log(&mut self) -> PathBuf {
         self.runs += 1;
         self.folder.join(format!("run-{}.log", self.runs))

@@ -280,6 +280,7 @@ async fn every_type_comes_in_every_way(database: Database) {
     lakeward.catch_up();
     assert_expected(&mut reader, &url("updated"), &cases, 100);
     oracle.assert_equal(&database.oracle_url(), &lake, &tables);
+    lakeward.assert_verified();
     run(&mut session, "DELETE FROM inserted").await;
     lakeward.catch_up();
     oracle.assert_equal(&database.oracle_url(), &lake, &tables);

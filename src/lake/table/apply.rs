@@ -25,8 +25,10 @@ use super::super::deletion_vector;
 use super::super::locator::{FileId, KeyHash};
 use super::super::merge::{CollapseError, Ending, PASS_BYTES_PER_KEY, Pass, RowNumber, Trail, check_key_changes};
 use super::super::spill::Spill;
+use super::super::vanished::Vanished;
 use super::carry::Completed;
 use super::pending::Partial;
+use super::vanish::Nowhere;
 use super::{View, remove};
 use crate::schema::{Op, RowIdentity, Shape, TableSchema};
 
@@ -56,6 +58,9 @@ pub(super) struct Traces {
     pub partial: Vec<Partial>,
     /// All keys of the batch, if they are asked for.
     pub touched: Vec<KeyHash>,
+    /// Keys that came and went.
+    pub nowhere: Nowhere,
+    pub vanished: Option<Vanished>,
 }
 
 /// What the index must forget.
@@ -183,6 +188,7 @@ impl View<'_> {
         pass.finish(&trail, self.hasher, self.locator, &mut end).map_err(|cause| self.misfit(&cause))?;
         // The map's order is random; log order keeps neighbours together and commits reproducible.
         live.sort_unstable();
+        traces.vanished = self.vanished(set, &traces.nowhere).await?;
         Ok(Collapsed { live: Live::Listed(live), dying, gone, trail, traces })
     }
 
@@ -223,6 +229,7 @@ impl View<'_> {
             };
             pass.finish(&trail, self.hasher, self.locator, &mut end).map_err(|cause| self.misfit(&cause))?;
         }
+        traces.vanished = self.vanished(set, &traces.nowhere).await?;
         Ok(Collapsed { live: Live::Marked(live), dying, gone: Vec::new(), trail, traces })
     }
 
@@ -237,8 +244,15 @@ impl View<'_> {
                     traces.touched.push(key);
                 }
             }
-            Ending::Gone(key) if self.waiting.is_some() => traces.gone.push(key),
-            Ending::Gone(_) | Ending::Live(..) => {}
+            Ending::Gone(key) => {
+                if self.waiting.is_some() {
+                    traces.gone.push(key);
+                }
+                if self.locator.find(key).is_none() {
+                    traces.nowhere.add(key);
+                }
+            }
+            Ending::Live(..) => {}
         }
     }
 

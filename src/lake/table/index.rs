@@ -4,6 +4,7 @@ use deltalake::kernel::{Add, DeletionVectorDescriptor};
 use deltalake::logstore::LogStoreRef;
 use futures::TryStreamExt;
 use roaring::RoaringTreemap;
+use url::Url;
 
 use super::super::data_file::{self, DataFile};
 use super::super::key::KeyHasher;
@@ -11,7 +12,7 @@ use super::super::locator::{FileId, KeyHash, RowAddress, RowLocator};
 use super::super::store::cause_text;
 use super::super::{Error, deletion_vector};
 use super::Table;
-use crate::schema::{RowIdentity, TableSchema};
+use crate::schema::{RowIdentity, TableName, TableSchema};
 
 /// Tells `locator` the live rows of a file; returns how many rows it has, deleted ones counted.
 pub(super) async fn index_rows(
@@ -75,7 +76,9 @@ impl Table {
     /// Adds a file of the log to the state: its deletion vector and the keys of its live rows.
     pub(super) async fn index_file(&mut self, add: Add) -> Result<(), Error> {
         let deleted = match add.deletion_vector.clone() {
-            Some(descriptor) => self.read_deletion_vector(descriptor).await?,
+            Some(descriptor) => {
+                read_deletion_vector(&self.log_store, &self.url, &self.shape.lake.name, descriptor).await?
+            }
             None => RoaringTreemap::new(),
         };
         let id = self.take_file_id();
@@ -85,22 +88,28 @@ impl Table {
         self.files.insert(id, DataFile { add, rows, deleted });
         Ok(())
     }
+}
 
-    async fn read_deletion_vector(&self, descriptor: DeletionVectorDescriptor) -> Result<RoaringTreemap, Error> {
-        let (log_store, url) = (self.log_store.clone(), self.url.clone());
-        let read = tokio::task::spawn_blocking(move || deletion_vector::read(&log_store, &url, descriptor)).await;
-        let cause = match read {
-            Ok(Ok(deleted)) => return Ok(deleted),
-            Ok(Err(delta_kernel::Error::FileNotFound(name))) => {
-                return Err(Error::Table {
-                    table: self.name().to_string(),
-                    finding: format!("its deletion vectors {name} are gone; did a foreign VACUUM remove them?"),
-                    remedy: "load it again with `lakeward resync`".to_owned(),
-                });
-            }
-            Ok(Err(cause)) => cause_text(&cause),
-            Err(cause) => cause.to_string(),
-        };
-        Err(Error::Unreachable { url: self.url.to_string(), cause: format!("reading a deletion vector: {cause}") })
-    }
+/// Which rows of a file are gone.
+pub(in crate::lake) async fn read_deletion_vector(
+    log_store: &LogStoreRef,
+    url: &Url,
+    name: &TableName,
+    descriptor: DeletionVectorDescriptor,
+) -> Result<RoaringTreemap, Error> {
+    let (store, folder) = (log_store.clone(), url.clone());
+    let read = tokio::task::spawn_blocking(move || deletion_vector::read(&store, &folder, descriptor)).await;
+    let cause = match read {
+        Ok(Ok(deleted)) => return Ok(deleted),
+        Ok(Err(delta_kernel::Error::FileNotFound(object))) => {
+            return Err(Error::Table {
+                table: name.to_string(),
+                finding: format!("its deletion vectors {object} are gone; did a foreign VACUUM remove them?"),
+                remedy: "load it again with `lakeward resync`".to_owned(),
+            });
+        }
+        Ok(Err(cause)) => cause_text(&cause),
+        Err(cause) => cause.to_string(),
+    };
+    Err(Error::Unreachable { url: url.to_string(), cause: format!("reading a deletion vector: {cause}") })
 }
