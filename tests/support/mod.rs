@@ -4,6 +4,7 @@
 //! `SKIPPED` on stderr and passes.
 #![allow(dead_code)] // each test binary uses its part
 
+pub mod columns;
 pub mod daemon;
 pub mod load;
 pub mod oracle;
