@@ -11,7 +11,7 @@ use super::commit::{Committer, is_ahead, note_values};
 use super::telling::{self, Trouble};
 use crate::lake::{self, LoadNote, Table};
 use crate::ledger::{LoadReason, TableState};
-use crate::schema::TableName;
+use crate::schema::{RESYNC, TableName};
 use crate::snapshot::{ChunkPlace, Merged, Ready};
 
 /// What came of a chunk: where it has its place, and its rows.
@@ -136,6 +136,17 @@ impl Committer {
                 tracing::warn!(source = self.source, %table, %error, "what was built of it is left behind");
             }
         }
+    }
+
+    /// The source's table has had other columns for a while than the log tells.
+    pub async fn give_up_columns(&mut self, name: &TableName, finding: &str) -> Result<(), Error> {
+        let why = format!("{finding} at the source, and the log does not say why");
+        if self.begin_load_anew(name, &why) {
+            self.write_entry().await?;
+            self.tidy_up().await;
+            return Ok(());
+        }
+        self.stop_load(name, Trouble::of_text(format!("{why}; {RESYNC}"))).await
     }
 
     /// A change that policy does not let through, for a table that is being built anew: its source has it already, so the

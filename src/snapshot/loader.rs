@@ -20,20 +20,22 @@ use super::progress::Progress;
 use super::throttle::Throttle;
 use crate::config;
 use crate::lake::{self, ChunkWriter, Table};
-use crate::schema::TableName;
+use crate::schema::{TableName, TableSchema};
 use crate::source::{self, Chunk, KeyBound, Position, Source};
 
 /// Chunks that are read or wait to be merged, for each one that may be read at a time.
 const HELD_FACTOR: usize = 3;
 
 /// Merged in one go, so that batches of changes do not wait for long.
-const MERGED_AT_ONCE: usize = 8;
+const MERGED_AT_ONCE: usize = 16;
 
 /// How often a chunk that fails by itself is read again before the attempt ends.
 const TRIES: usize = 8;
 
-/// How often a chunk may show other columns than the stream has reached, after the stream passed what it saw.
+/// How often a chunk may show other columns than the stream has reached, after the stream passed what it saw; and how long
+/// the stream has each time to tell why.
 const OTHER_COLUMNS_MAX: u32 = 10;
+const OTHER_COLUMNS_PAUSE: Duration = Duration::from_secs(1);
 
 /// See the module text.
 pub struct Loader<S> {
@@ -45,6 +47,8 @@ pub struct Loader<S> {
     tasks: JoinSet<Done>,
     reading: usize,
     stopped: Vec<(TableName, Error)>,
+    /// Their sources have had other columns for a while, of which the log tells nothing.
+    unfitting: Vec<(TableName, String)>,
 }
 
 /// The load of one table.
@@ -53,6 +57,9 @@ struct Load {
     visible: bool,
     /// All chunks are to be read once more after this pass: updates waited for their rows when the process ended.
     again: bool,
+    /// As the stream has left the table, and the version of its schema.
+    schema: Arc<TableSchema>,
+    opened: u64,
     /// Chunks of another pass are not this one's.
     pass: u64,
     planned: Option<KeyBound>,
@@ -77,6 +84,8 @@ struct Slot {
 enum SlotState {
     /// To be read, when the stream has passed this position.
     Waiting(Option<Position>),
+    /// To be read, into files that the table as it is now could take.
+    Ready(Box<ChunkWriter>),
     Reading,
     Staged(Box<Staged>),
     Merging,
@@ -170,6 +179,7 @@ impl<S: Source> Loader<S> {
             tasks: JoinSet::new(),
             reading: 0,
             stopped: Vec::new(),
+            unfitting: Vec::new(),
         };
         loader.await_visible(None, known);
         loader
@@ -201,6 +211,8 @@ impl<S: Source> Loader<S> {
         let progress = Progress::start(&self.source_name, table.name(), rows_estimate, note.rows, resync);
         let load = Load {
             visible: false,
+            schema: Arc::new(table.shape().source_schema()),
+            opened: table.schema_version(),
             again: note.again || note.pending,
             pass: 0,
             planned: through,
@@ -245,30 +257,56 @@ impl<S: Source> Loader<S> {
         std::mem::take(&mut self.stopped)
     }
 
+    /// Takes the tables whose chunks show columns that the log does not tell of, with what they show. PostgreSQL's log, for
+    /// one, tells of a new column with the next change of a row only.
+    pub fn take_unfitting(&mut self) -> Vec<(TableName, String)> {
+        std::mem::take(&mut self.unfitting)
+    }
+
     /// A table is not to be loaded any more.
     pub fn forget(&mut self, table: &TableName) {
         self.tables.remove(table);
     }
 
-    /// Begins whatever may begin: `tables` are as the stream has left them at `reached`.
+    /// Makes chunks ready to be read: `tables` are as the stream has left them at `reached`. What passes them after that and
+    /// makes a chunk void is noticed when it is merged.
     pub fn advance(&mut self, tables: &HashMap<TableName, Table>, reached: &Position) -> Result<(), Error> {
         self.tables.retain(|name, _| tables.contains_key(name));
+        for (name, load) in &mut self.tables {
+            let Some(table) = tables.get(name) else { continue };
+            if load.opened != table.schema_version() {
+                load.opened = table.schema_version();
+                load.schema = Arc::new(table.shape().source_schema());
+            }
+            for slot in &mut load.slots {
+                if let SlotState::Waiting(until) = &slot.state
+                    && until.as_ref().is_none_or(|until| reached.covers(until))
+                {
+                    slot.state = SlotState::Ready(Box::new(ChunkWriter::begin(table)?));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins to plan and to read whatever may begin.
+    pub fn start(&mut self) {
         let now = Instant::now();
         let held_max = self.settings.parallelism * HELD_FACTOR;
         let mut held: usize = self.tables.values().map(Load::held).sum();
         // Those that have the least under way go first.
-        let mut order: Vec<TableName> = self.tables.keys().cloned().collect();
-        order.sort_by_key(|name| self.tables.get(name).map_or(0, Load::held));
-        for name in order {
-            let (Some(load), Some(table)) = (self.tables.get_mut(&name), tables.get(&name)) else { continue };
+        let mut order: Vec<(usize, TableName)> =
+            self.tables.iter().map(|(name, load)| (load.held(), name.clone())).collect();
+        order.sort();
+        for (_, name) in order {
+            let Some(load) = self.tables.get_mut(&name) else { continue };
             if !load.visible || load.not_before.is_some_and(|at| at > now) {
                 continue;
             }
             load.not_before = None;
             if !load.planning && !load.planned_all && load.slots.len() < held_max {
                 load.planning = true;
-                let (source, schema, after) =
-                    (self.source.clone(), table.shape().source_schema(), load.planned.clone());
+                let (source, schema, after) = (self.source.clone(), load.schema.clone(), load.planned.clone());
                 let (name, pass, rows) = (name.clone(), load.pass, self.settings.chunk_rows);
                 self.tasks.spawn(async move {
                     let chunk = source.next_chunk(&schema, after.as_ref(), rows).await.map_err(Error::from);
@@ -276,26 +314,26 @@ impl<S: Source> Loader<S> {
                 });
             }
             for (place, slot) in load.slots.iter_mut().enumerate() {
-                let SlotState::Waiting(until) = &slot.state else { continue };
                 // The first of a table must never wait for later ones.
                 let room = self.reading < self.settings.parallelism && (held < held_max || place == 0);
-                if !room || until.as_ref().is_some_and(|until| !reached.covers(until)) {
+                if !room {
                     break;
                 }
-                // Before the chunk is opened, so that it is known what passes from then on.
-                let writer = ChunkWriter::begin(table)?;
-                slot.state = SlotState::Reading;
+                if !matches!(slot.state, SlotState::Ready(_)) {
+                    continue;
+                }
+                let state = std::mem::replace(&mut slot.state, SlotState::Reading);
+                let SlotState::Ready(writer) = state else { break };
                 held += 1;
                 self.reading += 1;
                 let (source, throttle, chunk) = (self.source.clone(), self.throttle.clone(), slot.chunk.clone());
                 let (name, pass, number) = (name.clone(), load.pass, slot.number);
                 self.tasks.spawn(async move {
-                    let outcome = chunk::read(source.as_ref(), &name, &chunk, writer, &throttle).await;
+                    let outcome = chunk::read(source.as_ref(), &name, &chunk, *writer, &throttle).await;
                     Done::Read { table: name, pass, number, outcome }
                 });
             }
         }
-        Ok(())
     }
 
     /// Waits for whatever ends next, and takes it in. An error ends the attempt. Never returns while nothing is under way.
@@ -342,16 +380,12 @@ impl<S: Source> Loader<S> {
                     Ok(Outcome::OtherColumns { before, finding }) => {
                         tracing::info!(source = self.source_name, %table, position = %before, finding,
                             "its columns have changed: a chunk is read again when the log has been read up to there");
-                        slot.state = SlotState::Waiting(Some(before.clone()));
+                        slot.state = SlotState::Waiting(Some(before));
                         load.other_columns += 1;
+                        load.not_before = Some(Instant::now() + OTHER_COLUMNS_PAUSE);
                         if load.other_columns > OTHER_COLUMNS_MAX {
-                            let error = source::Error::Table {
-                                table: table.to_string(),
-                                finding: format!("{finding} at the source, and the log does not say why,"),
-                                position: before.to_string(),
-                                remedy: "load it again".to_owned(),
-                            };
-                            return self.failed(table, error.into());
+                            self.tables.remove(&table);
+                            self.unfitting.push((table, finding));
                         }
                     }
                     Err(error) => {
@@ -461,6 +495,7 @@ impl Load {
 
     /// Chunks that are read or wait to be merged.
     fn held(&self) -> usize {
-        self.slots.iter().filter(|slot| !matches!(slot.state, SlotState::Waiting(_))).count()
+        let held = |slot: &&Slot| !matches!(slot.state, SlotState::Waiting(_) | SlotState::Ready(_));
+        self.slots.iter().filter(held).count()
     }
 }

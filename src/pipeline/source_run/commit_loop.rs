@@ -77,6 +77,9 @@ impl<S: Source> Loop<'_, S> {
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             self.look_after_loads().await?;
+            if !self.ending() {
+                self.loader.start();
+            }
             self.start_commit_if_due();
             self.start_merge_if_ready();
             if self.draining && self.committing.is_none() {
@@ -126,6 +129,9 @@ impl<S: Source> Loop<'_, S> {
                 other => Trouble::of_text(other.to_string()),
             };
             committer.stop_load(&table, trouble).await?;
+        }
+        for (table, finding) in self.loader.take_unfitting() {
+            committer.give_up_columns(&table, &finding).await?;
         }
         for table in committer.failed.drain(..) {
             self.gatherer.lost(&table);
