@@ -254,7 +254,7 @@ mod tests {
             ("s.waits", waiting),
             ("s.stopped", stopped.clone()),
             ("s.stopped_again", stopped),
-            ("s.loads", TableState::Loading { reason: LoadReason::Added }),
+            ("s.loads", TableState::to_load(LoadReason::Added)),
         ] {
             entry.tables.insert(table.into(), state);
         }

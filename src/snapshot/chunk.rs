@@ -133,7 +133,7 @@ mod tests {
         let column = |(name, lake_type): &(&str, LakeType)| Column {
             name: (*name).into(),
             source_type: "as it may be declared".into(),
-            lake_type: lake_type.clone(),
+            lake_type: *lake_type,
             nullable: true,
             policy: Policy::Null,
         };
@@ -149,16 +149,16 @@ mod tests {
     #[test]
     fn rows_of_other_columns_have_no_place_and_ignored_ones_do_not_count() {
         let (id, name) = (("id", LakeType::Long), ("name", LakeType::String));
-        let mut shape = Shape::of(Arc::new(schema(&[id.clone(), name.clone()], &[0])));
+        let mut shape = Shape::of(Arc::new(schema(&[id, name], &[0])));
         shape.ignored.insert("new".into());
         let told = |columns: &[(&str, LakeType)], key: &[usize]| difference(&shape, &schema(columns, key));
-        assert_eq!(told(&[id.clone(), name.clone()], &[0]), None);
-        assert_eq!(told(&[name.clone(), ("new", LakeType::Date), id.clone()], &[2]), None);
+        assert_eq!(told(&[id, name], &[0]), None);
+        assert_eq!(told(&[name, ("new", LakeType::Date), id], &[2]), None);
         for (columns, key, expected) in [
-            (vec![id.clone()], vec![0], "`name` is not there"),
-            (vec![id.clone(), name.clone(), ("x", LakeType::Date)], vec![0], "`x` is not in the lake's table"),
-            (vec![("id", LakeType::Integer), name.clone()], vec![0], "`id` is integer, not long"),
-            (vec![id.clone(), name.clone()], vec![0, 1], "its key is (id, name)"),
+            (vec![id], vec![0], "`name` is not there"),
+            (vec![id, name, ("x", LakeType::Date)], vec![0], "`x` is not in the lake's table"),
+            (vec![("id", LakeType::Integer), name], vec![0], "`id` is integer, not long"),
+            (vec![id, name], vec![0, 1], "its key is (id, name)"),
         ] {
             assert!(told(&columns, &key).is_some_and(|text| text.contains(expected)), "{expected}");
         }
