@@ -113,6 +113,7 @@ async fn nothing_is_found_that_is_not_there(kind: Kind) {
     case.session.run(&format!("UPDATE bookings SET note = {}", long_note(kind))).await;
     case.lakeward.catch_up();
     let mut daemon = case.lakeward.start();
+    daemon.wait_for_log("streaming");
     let writers = Load::start(&case.database, WRITERS, Duration::from_millis(5), 77).await;
     let (mut rows, mut rounds, mut unsettled) = (0, 0, 0);
     for number in 0..VERIFICATIONS {
@@ -255,6 +256,7 @@ async fn questions_have_clear_answers(kind: Kind) {
     case.assert_equal(&[&bookings]);
     // With a daemon the change is waited for.
     let mut daemon = case.lakeward.start();
+    daemon.wait_for_log("streaming");
     for nights in 20..24 {
         case.session
             .run(&format!("UPDATE bookings SET nights = {nights} WHERE id < 3; UPDATE pairs SET a = a + 10"))
@@ -293,6 +295,7 @@ async fn columns_need_not_be_the_same(kind: Kind) {
     let goods = case.table("goods");
     case.lakeward.catch_up();
     let mut daemon = case.lakeward.start();
+    daemon.wait_for_log("streaming");
     let changes = [
         "ALTER TABLE goods ADD COLUMN hidden INT",
         "ALTER TABLE goods RENAME COLUMN price TO cost",
@@ -341,6 +344,7 @@ async fn a_partitioned_table_is_one_table() {
         .await;
     case.lakeward.catch_up();
     let mut daemon = case.lakeward.start();
+    daemon.wait_for_log("streaming");
     case.session.run("UPDATE stays SET day = (day + 10) % 20 WHERE id % 7 = 0; DELETE FROM stays WHERE id < 5").await;
     let answer = case.assert_equal(&["--chunk-rows", "60", "public.stays"]);
     assert_eq!(answer["tables"][0]["rows"], json!(496));

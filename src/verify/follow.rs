@@ -12,8 +12,8 @@ use crate::source::Position;
 
 const ASK_EVERY: Duration = Duration::from_millis(250);
 
-/// How long the lake may stand still when no lakeward runs that could move it.
-const ALONE_PATIENCE: Duration = Duration::from_secs(3);
+/// How long the lake may stand still when no lakeward runs that could move it: one may be starting again.
+const ALONE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// See [`Follower::reach`].
 pub enum Reached {

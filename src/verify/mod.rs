@@ -42,6 +42,9 @@ const WHOLE_ROUNDS_MAX: u32 = 4;
 /// How long columns of source and lake may be others, as they are while a change of columns is on its way.
 const COLUMNS_WITHIN: Duration = Duration::from_secs(60);
 
+/// How often a question to the source is asked again that could not be answered.
+const TRIES_MAX: u32 = 3;
+
 /// Chunks read at a time.
 const PARALLEL: usize = 3;
 
@@ -184,6 +187,26 @@ struct Prover<'a, S> {
 struct Looked {
     sight: Sight,
     highs: Vec<Position>,
+    rows: u64,
+}
+
+/// Tries once more what failed for a reason that may pass.
+async fn again<T, F: Future<Output = Result<T, Error>>>(ask: impl Fn() -> F) -> Result<T, Error> {
+    let mut tries = 0;
+    loop {
+        match ask().await {
+            Err(Error::Source(error))
+                if tries < TRIES_MAX
+                    && error.class() == source::Class::Transient
+                    && !matches!(error, source::Error::BoundsVoid { .. }) =>
+            {
+                tries += 1;
+                tracing::warn!(%error, "trying again");
+                tokio::time::sleep(Duration::from_secs(1 << tries)).await;
+            }
+            other => return other,
+        }
+    }
 }
 
 impl<S: Source> Prover<'_, S> {
@@ -238,7 +261,7 @@ impl<S: Source> Prover<'_, S> {
             proof.rounds += 1;
             whole_rounds += u32::from(whole);
             if open.is_none() {
-                proof.rows = looked.sight.rows();
+                proof.rows = looked.rows;
             }
             let reached = self.follower.reach(&looked.highs, self.picture.position()).await?;
             let position = match reached {
@@ -310,7 +333,8 @@ impl<S: Source> Prover<'_, S> {
         whole: bool,
         progress: &mut Progress,
     ) -> Result<Result<Looked, String>, Error> {
-        self.source.visible(&self.picture.position().parse()?).await?;
+        let held: Position = self.picture.position().parse()?;
+        again(|| async { Ok(self.source.visible(&held).await?) }).await?;
         let whole = whole && self.options.sample.is_none() && self.options.filter.is_none();
         let first = open.is_none();
         let sight = std::sync::Mutex::new(Sight::new(&self.picture, open, whole));
@@ -320,15 +344,19 @@ impl<S: Source> Prover<'_, S> {
             async move {
                 let filter = self.options.filter.as_deref();
                 let shape = self.picture.shape();
-                chunks::read(self.source, self.table, chunk, filter, shape, &self.pace, |rows| {
-                    let mut sight = sight.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                    sight.take(&self.picture, number, rows)
+                // Rows that were seen before a connection was lost were there, too.
+                again(|| {
+                    chunks::read(self.source, self.table, chunk, filter, shape, &self.pace, move |rows| {
+                        let mut sight = sight.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                        sight.take(&self.picture, number, rows)
+                    })
                 })
                 .await
             }
         };
         let mut reading = futures::stream::iter(wanted).map(read).buffer_unordered(PARALLEL);
         let mut highs: Vec<Position> = Vec::new();
+        let mut rows_read = 0;
         while let Some(read) = reading.try_next().await? {
             match read {
                 Reading::OtherColumns(difference) => return Ok(Err(difference)),
@@ -337,6 +365,7 @@ impl<S: Source> Prover<'_, S> {
                     if !highs.iter().any(|known| known.covers(&high)) {
                         highs.push(high);
                     }
+                    rows_read += rows;
                     if first {
                         progress.advance(rows);
                     }
@@ -345,7 +374,7 @@ impl<S: Source> Prover<'_, S> {
         }
         drop(reading);
         let sight = sight.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        Ok(Ok(Looked { sight, highs }))
+        Ok(Ok(Looked { sight, highs, rows: rows_read }))
     }
 
     fn columns_differ(&self, difference: &str) -> Error {

@@ -47,7 +47,6 @@ pub struct Sight {
     wanted: Option<Open>,
     /// Whether every row of the source was to be seen.
     whole: bool,
-    rows: u64,
 }
 
 /// What was seen of a row.
@@ -84,17 +83,11 @@ impl Sight {
     pub fn new(picture: &Picture, wanted: Option<Open>, whole: bool) -> Self {
         let files = picture.files();
         let marks = files.iter().map(|(&id, (rows, _))| (id, vec![0; *rows as usize])).collect();
-        Self { files, marks, lacking: KeyMap::default(), wanted, whole, rows: 0 }
-    }
-
-    /// Rows of the source that were seen.
-    pub fn rows(&self) -> u64 {
-        self.rows
+        Self { files, marks, lacking: KeyMap::default(), wanted, whole }
     }
 
     /// Rows of a chunk, with the columns of the lake.
     pub fn take(&mut self, picture: &Picture, chunk: u32, rows: &RecordBatch) -> Result<(), lake::Error> {
-        self.rows += rows.num_rows() as u64;
         let mut names: Option<Vec<u64>> = None;
         for (row, seen) in picture.prints(rows)?.into_iter().enumerate() {
             if self.wanted.as_ref().is_some_and(|wanted| !wanted.contains_key(&seen.key)) {
