@@ -111,19 +111,22 @@ pub async fn walk<S: Source>(source: &S, table: &TableSchema, size: u64) -> Vec<
     }
 }
 
-/// Walks the table and compares with what a snapshot reads. Chunks of 7 rows, save the last.
+/// In a chunk: few, so that there are many bounds.
+const ROWS: u64 = 11;
+
+/// Walks the table and compares with what a snapshot reads. Chunks of 11 rows, save the last.
 pub async fn chunks_are_the_snapshot<S: Source>(source: &S, name: &TableName) {
     let table = schema(source, name).await;
     let expected = snapshot(source, name).await;
-    let chunks = walk(source, &table, 7).await;
-    let full = expected.num_rows() / 7;
-    assert_eq!(chunks.len(), full + 1, "{name}: {} rows in chunks of 7", expected.num_rows());
+    let chunks = walk(source, &table, ROWS).await;
+    let full = expected.num_rows() / ROWS as usize;
+    assert_eq!(chunks.len(), full + 1, "{name}: {} rows in chunks of {ROWS}", expected.num_rows());
     let mut found = Vec::new();
     for (place, chunk) in chunks.iter().enumerate() {
         let (read, batch) = read(source, name, chunk, None).await.unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(*read.schema, table, "{name}");
         if place < full {
-            assert_eq!(batch.num_rows(), 7, "{name}: chunk {place} ({:?})", chunk.to);
+            assert_eq!(batch.num_rows() as u64, ROWS, "{name}: chunk {place} ({:?})", chunk.to);
         }
         found.push(batch);
     }

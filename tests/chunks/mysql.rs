@@ -62,7 +62,8 @@ pub fn source(port: u16, user: &str, database: &str, contracts: Contracts) -> My
         user: user.into(),
         password: Some(Secret::new(user)),
         database: String::new(),
-        tls: Tls::Prefer,
+        // Each chunk has connections of its own, and a debug build's TLS is slow.
+        tls: Tls::Disable,
         tls_ca_file: None,
         tables: TableSelection::parse(&[&format!("{database}.*")]).expect("a pattern"),
         server_id: 990_017,
@@ -109,7 +110,7 @@ const CASES: &[Case] = &[
         "CONCAT(IF(i = 1, '', CHAR(i % 3)), IF(i = 1, '', X'00275C'), IF(i = 1, '', i))",
         "",
     ),
-    Case("binary16", "k BINARY(16)", "UNHEX(MD5(i))", ""),
+    Case("binary16", "k BINARY(16)", "UNHEX(LEFT(SHA2(i, 256), 32))", ""),
     Case("dates", "k DATE", "'2024-02-01' + INTERVAL i DAY", ""),
     Case("datetimes", "k DATETIME(6)", "'0001-01-01' + INTERVAL i * 3456789012 MICROSECOND", ""),
     Case("instants", "k TIMESTAMP(3)", "'2024-10-27 00:00:00.5' + INTERVAL i * 15 MINUTE", ""),

@@ -132,8 +132,8 @@ async fn attempt(
     let rows = Rows { table: &table, collations: &collations, condition, place: &PLACE };
     let begun = ChunkEvent::Schema(schema.clone());
     let rows = rows.read(&mut session, begun, ChunkEvent::Rows, out).await?;
-    let high = visibility::ceiling(&mut catalog).await?;
     session.execute("COMMIT").await?;
+    let high = visibility::ceiling(&mut catalog).await?;
     Ok(ChunkRead { schema, high, rows })
 }
 

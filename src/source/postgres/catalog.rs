@@ -408,7 +408,7 @@ impl CatalogTable {
     }
 
     /// What stands after FROM. Children that inherit from a table are tables of their own.
-    pub fn from_clause(&self) -> String {
+    pub fn relation(&self) -> String {
         let only = if self.kind == "p" { "" } else { "ONLY " };
         format!("{only}{}.{}", quote_identifier(&self.schema), quote_identifier(&self.table))
     }

@@ -81,7 +81,7 @@ pub async fn next(
     let statement = format!(
         "SELECT {} FROM {}{condition} ORDER BY {} LIMIT 1 OFFSET {}",
         key.select_list(),
-        table.from_clause(),
+        table.relation(),
         key.order_by(),
         rows.max(1) - 1
     );
@@ -121,9 +121,9 @@ pub async fn read(
     out.send(ChunkEvent::Schema(schema.clone())).await.map_err(|_| Error::ReceiverGone)?;
     let rows = Rows { config, table: &table, schema: schema.clone(), condition: all(conditions), filter, place: PLACE };
     let rows = rows.read(&mut connection, ChunkEvent::Rows, out).await?;
+    execute(&mut connection, "COMMIT").await?;
     // The end of the log on disk, for nothing else is sent; with every transaction that was visible to the snapshot.
     let high = Position::Lsn(slot::log_end(&mut connection).await?);
-    execute(&mut connection, "COMMIT").await?;
     Ok(ChunkRead { schema, high, rows })
 }
 
@@ -137,7 +137,7 @@ async fn check_filter(
     filter: &str,
 ) -> Result<(), Error> {
     for condition in [filter, &chunk::enclosed(filter)] {
-        let statement = format!("SELECT 1 FROM {} WHERE {condition}\nLIMIT 0", table.from_clause());
+        let statement = format!("SELECT 1 FROM {} WHERE {condition}\nLIMIT 0", table.relation());
         if let Err(error) = sqlx::query(AssertSqlSafe(statement.clone())).execute(&mut *connection).await {
             let other = table_privilege(config, &table.name(), query_error(&statement, &error));
             return Err(filter_error(&table.name(), filter, &error).unwrap_or(other));

@@ -96,7 +96,7 @@ fn is_ours(config: &SourceConfig) -> bool {
 /// A table as `CREATE PUBLICATION … FOR TABLE` wants it. Without ONLY the tables that inherit from it would be
 /// published too; a partitioned table stands for its partitions by itself.
 fn member_clause(table: &CatalogTable) -> String {
-    table.from_clause()
+    table.relation()
 }
 
 fn create_statement(config: &SourceConfig, tables: &[&CatalogTable]) -> String {

@@ -215,7 +215,7 @@ impl Rows<'_> {
         let published = self.table.published.as_ref().and_then(|published| published.filter.clone());
         let condition = key::all(published.into_iter().chain(self.condition.clone()).collect());
         let condition = condition.map(|condition| format!(" WHERE {condition}")).unwrap_or_default();
-        format!("COPY (SELECT {} FROM {}{condition}) TO STDOUT", columns.join(", "), self.table.from_clause())
+        format!("COPY (SELECT {} FROM {}{condition}) TO STDOUT", columns.join(", "), self.table.relation())
     }
 }
 
@@ -224,7 +224,8 @@ impl Rows<'_> {
 pub fn filter_error(table: &TableName, filter: &str, error: &sqlx::Error) -> Option<Error> {
     let code = error.as_database_error()?.code()?;
     let elsewhere = ["08", "25", "40", "53", "55", "57", "58", "XX"];
-    if code == "42501" || elsewhere.iter().any(|class| code.starts_with(class)) {
+    // A parameter in it is a "protocol violation" in class 08.
+    if code == "42501" || (code != "08P01" && elsewhere.iter().any(|class| code.starts_with(class))) {
         return None;
     }
     match query_error("", error) {
