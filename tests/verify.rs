@@ -117,7 +117,7 @@ async fn nothing_is_found_that_is_not_there(kind: Kind) {
     let writers = Load::start(&case.database, WRITERS, Duration::from_millis(5), 77).await;
     let (mut rows, mut rounds, mut unsettled) = (0, 0, 0);
     for number in 0..VERIFICATIONS {
-        let chunk = ["200", "1000", "100000"][number % 3];
+        let chunk = ["1000", "5000", "100000"][number % 3];
         let answer = case.assert_equal(&["--chunk-rows", chunk]);
         assert!(daemon.is_running(), "{}", daemon.log());
         for table in answer["tables"].as_array().expect("a list") {

@@ -36,6 +36,9 @@ use sight::{Found, Open, Sight};
 /// Rounds before what is left counts as unsettled.
 const ROUNDS_MAX: u32 = 10;
 
+/// Rounds that settle next to nothing before it is left at that: what changes all the time never holds still.
+const FRUITLESS_MAX: u32 = 2;
+
 /// Of those, how many may read the whole table again for rows of which it is not known where they would be.
 const WHOLE_ROUNDS_MAX: u32 = 4;
 
@@ -235,7 +238,7 @@ impl<S: Source> Prover<'_, S> {
         proof.chunks = chunks.len() as u64;
         proof.chunks_of = self.options.sample.is_some().then_some(all);
         let mut open: Option<Open> = None;
-        let mut whole_rounds = 0;
+        let (mut whole_rounds, mut fruitless) = (0, 0);
         let mut other_columns: Option<Instant> = None;
         while proof.rounds < ROUNDS_MAX {
             let whole = whole_rounds < WHOLE_ROUNDS_MAX && open.as_ref().is_none_or(sight::needs_all);
@@ -290,9 +293,11 @@ impl<S: Source> Prover<'_, S> {
             let told = detail::tell(self.source, self.table, &self.picture, &chunks, &found[..found.len().min(room)]);
             proof.differences.extend(told.await?);
             tracing::debug!(table = %self.table, round = proof.rounds, open = still.len(), "compared");
+            let before = open.as_ref().map_or(usize::MAX, Open::len);
+            fruitless = if still.len() > before / 10 * 9 { fruitless + 1 } else { 0 };
             let settled = still.is_empty();
             open = Some(still);
-            if settled {
+            if settled || fruitless >= FRUITLESS_MAX {
                 break;
             }
             // A fresh picture begins the next round.
