@@ -290,8 +290,9 @@ impl<S: Source> Prover<'_, S> {
             let (found, still) = looked.sight.judge(&self.picture, &since, self.options.filter.is_some());
             proof.count(&found);
             let room = self.options.details_max.saturating_sub(proof.differences.len());
-            let told = detail::tell(self.source, self.table, &self.picture, &chunks, &found[..found.len().min(room)]);
-            proof.differences.extend(told.await?);
+            let found = &found[..found.len().min(room)];
+            let tell = || detail::tell(self.source, self.table, &self.picture, &chunks, found);
+            proof.differences.extend(again(tell).await?);
             tracing::debug!(table = %self.table, round = proof.rounds, open = still.len(), "compared");
             let before = open.as_ref().map_or(usize::MAX, Open::len);
             fruitless = if still.len() > before / 10 * 9 { fruitless + 1 } else { 0 };
@@ -321,7 +322,7 @@ impl<S: Source> Prover<'_, S> {
             Some(sample) => (sample / 8).clamp(100, self.options.chunk_rows),
             None => self.options.chunk_rows,
         };
-        let all = chunks::list(self.source, &schema, rows).await?;
+        let all = again(|| chunks::list(self.source, &schema, rows)).await?;
         let count = all.len() as u64;
         Ok(match self.options.sample {
             Some(sample) => (chunks::pick(all, usize::try_from(sample.div_ceil(rows)).unwrap_or(usize::MAX)), count),
