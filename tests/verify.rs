@@ -14,7 +14,7 @@ use support::load::{self, Load};
 use support::source::{Database, Kind, Session};
 
 /// LAKEWARD_VERIFICATIONS asks for others; `make soak` does.
-const VERIFICATIONS: usize = 8;
+const VERIFICATIONS: usize = 6;
 const WRITERS: u32 = 6;
 
 struct Case {
@@ -115,7 +115,7 @@ async fn nothing_is_found_that_is_not_there(kind: Kind) {
     case.lakeward.catch_up();
     let mut daemon = case.lakeward.start();
     daemon.wait_for_log("streaming");
-    let writers = Load::start(&case.database, WRITERS, Duration::from_millis(5), 77).await;
+    let writers = Load::start(&case.database, WRITERS, Duration::from_millis(40), 77).await;
     let (mut rows, mut rounds, mut unsettled) = (0, 0, 0);
     let asked = std::env::var("LAKEWARD_VERIFICATIONS").ok();
     let verifications = asked.map_or(VERIFICATIONS, |asked| asked.parse().expect("a number"));

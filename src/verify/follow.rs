@@ -47,6 +47,8 @@ impl Follower {
             unfit(format!("nothing of source `{}` is in the lake yet; `lakeward run` loads it", self.source))
         })?;
         match entry.tables.get(&self.table.to_string()) {
+            // One that waited is behind the others for a while.
+            Some(TableState::Streaming) if entry.behind.contains(&self.table.to_string()) => Ok(entry.position),
             Some(TableState::Streaming) => Ok(entry.streamed().to_owned()),
             Some(TableState::Loading { .. }) => {
                 Err(unfit("it is being loaded; verify it when that is done".to_owned()))
