@@ -14,7 +14,7 @@ use support::load::{self, Load};
 use support::source::{Database, Kind, Session};
 
 /// LAKEWARD_VERIFICATIONS asks for others; `make soak` does.
-const VERIFICATIONS: usize = 6;
+const VERIFICATIONS: usize = 3;
 const WRITERS: u32 = 6;
 
 struct Case {
