@@ -172,7 +172,7 @@ async fn nothing_is_found_that_is_not_there(kind: Kind) {
         );
         // What is put right is equal again.
         case.session.run("UPDATE bookings SET note = 'three', guest = 'g' WHERE id IN (10000001, 10000003)").await;
-        case.session.run("UPDATE bookings SET guest = 'g' WHERE id = 10000007").await;
+        case.session.run("UPDATE bookings SET guest = 'g', note = 'whole' WHERE id = 10000007").await;
         case.session.run("INSERT INTO bookings VALUES (10000555, 'x', 1, NULL)").await;
         case.catches_up_while_writing(&daemon).await;
         case.assert_equal(&[]);
