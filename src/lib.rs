@@ -23,5 +23,3 @@ pub mod schema;
 #[cfg(feature = "daemon")]
 pub mod snapshot;
 pub mod source;
-#[cfg(feature = "daemon")]
-pub mod verify;

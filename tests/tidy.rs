@@ -4,14 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the top down; rooms on one line do not know each other.
-const LAYERS: [&[&str]; 6] = [
-    &["cli"],
-    &["pipeline"],
-    &["notice", "snapshot", "verify"],
-    &["lake", "ledger", "source"],
-    &["schema"],
-    &["config"],
-];
+const LAYERS: [&[&str]; 6] =
+    [&["cli"], &["pipeline"], &["notice", "snapshot"], &["lake", "ledger", "source"], &["schema"], &["config"]];
 
 const LINES_MAX: usize = 700;
 

@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 
 use super::LoadError;
+use crate::snapshot::verify;
 use crate::source::{self, ProblemKind};
-use crate::{lake, ledger, notice, pipeline, verify};
+use crate::{lake, ledger, notice, pipeline};
 
 /// The exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -86,7 +86,7 @@ impl Command {
             // The latter two may have to run a source.
             Self::Run(_) | Self::Resync(_) | Self::Snapshot(_) => "info",
             // Only how far the comparison is.
-            Self::Verify(_) => "warn,lakeward::verify=info",
+            Self::Verify(_) => "warn,lakeward::snapshot::verify=info",
             Self::Check(_)
             | Self::Init(_)
             | Self::Tables(_)

@@ -10,7 +10,7 @@ use super::exit::Usage;
 use super::{Exit, load_config, output};
 use crate::pipeline::schema_report::ReportError;
 use crate::pipeline::verify::{self, Outcome, TableVerdict, VerifyRequest};
-use crate::verify::{Difference, Error, Kind, Options, Proof};
+use crate::snapshot::verify::{Difference, Error, Kind, Options, Proof};
 
 /// Differences that the text shows.
 const SHOWN: usize = 20;
@@ -172,7 +172,7 @@ mod tests {
     use chrono::Utc;
 
     use super::*;
-    use crate::verify::{ColumnDifference, KeyPart};
+    use crate::snapshot::verify::{ColumnDifference, KeyPart};
 
     fn proof() -> Proof {
         Proof {

@@ -8,7 +8,7 @@ use chrono::Utc;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::schema_report::{Place, ReportError, question};
+use super::schema_report::{Place, ReportError, question, source_named};
 use super::{AnySource, table_name};
 use crate::config::{Config, SourceConfig, nearest};
 use crate::lake::{Lake, Table};
@@ -66,11 +66,7 @@ pub async fn named(config: &Config, names: &[String]) -> Result<Vec<Wanted>, Rep
 
 /// All tables of a source.
 pub async fn all_of(config: &Config, name: &str) -> Result<Vec<Wanted>, ReportError> {
-    let Some(source) = config.sources.iter().find(|source| source.name == name) else {
-        let names: Vec<&str> = config.sources.iter().map(|source| source.name.as_str()).collect();
-        let text = format!("there is no source `{name}` in the configuration; there are: {}", names.join(", "));
-        return Err(question(text));
-    };
+    let source = source_named(config, name)?;
     let captured = discovered(config, source).await?;
     let tables: Vec<String> = captured.iter().map(|schema| schema.name.to_string()).collect();
     if tables.is_empty() {

@@ -19,7 +19,7 @@ use chrono::{DateTime, Utc};
 use futures::future::join_all;
 use serde::Serialize;
 
-use super::schema_report::{ReportError, question};
+use super::schema_report::{ReportError, source_named};
 use super::source_run::parse_position;
 use super::{AnySource, Error, how_to_decide, table_name};
 use crate::config::{Config, SourceConfig};
@@ -89,11 +89,10 @@ pub async fn positions(config: &Config, named: Option<&str>) -> Result<Vec<Sourc
 }
 
 fn sources<'c>(config: &'c Config, named: Option<&str>) -> Result<Vec<&'c SourceConfig>, ReportError> {
-    let Some(named) = named else { return Ok(config.sources.iter().collect()) };
-    let found = config.sources.iter().find(|source| source.name == named);
-    let names = || config.sources.iter().map(|source| source.name.as_str()).collect::<Vec<_>>().join(", ");
-    let unknown = || question(format!("there is no source `{named}` in the configuration; there are: {}", names()));
-    found.map(|source| vec![source]).ok_or_else(unknown)
+    match named {
+        Some(named) => Ok(vec![source_named(config, named)?]),
+        None => Ok(config.sources.iter().collect()),
+    }
 }
 
 async fn position(config: &Config, source: &SourceConfig) -> Result<SourcePosition, ReportError> {

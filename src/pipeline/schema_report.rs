@@ -63,6 +63,18 @@ pub(super) fn question(text: impl Into<String>) -> ReportError {
     ReportError::Question(text.into())
 }
 
+fn source_names(config: &Config) -> String {
+    let names: Vec<&str> = config.sources.iter().map(|source| source.name.as_str()).collect();
+    names.join(", ")
+}
+
+/// The source of this name.
+pub(super) fn source_named<'a>(config: &'a Config, name: &str) -> Result<&'a SourceConfig, ReportError> {
+    config.sources.iter().find(|source| source.name == name).ok_or_else(|| {
+        question(format!("there is no source `{name}` in the configuration; there are: {}", source_names(config)))
+    })
+}
+
 /// A moment of a table's past.
 #[derive(Clone, Debug, PartialEq)]
 pub enum At {
@@ -121,11 +133,8 @@ impl<'a> Place<'a> {
         else {
             return Err(question(format!("`{table}` is no table: it is named database.table or schema.table")));
         };
-        let names: Vec<&str> = config.sources.iter().map(|source| source.name.as_str()).collect();
         let source = match named {
-            Some(named) => config.sources.iter().find(|source| source.name == named).ok_or_else(|| {
-                question(format!("there is no source `{named}` in the configuration; there are: {}", names.join(", ")))
-            })?,
+            Some(named) => source_named(config, named)?,
             None => {
                 let mut selecting = config.sources.iter().filter(|source| source.tables.selects(table));
                 match (selecting.next(), selecting.next(), config.sources.as_slice()) {
@@ -141,7 +150,7 @@ impl<'a> Place<'a> {
                     (None, ..) => {
                         return Err(question(format!(
                             "no source selects {table}; if the lake has it still, name its source: one of {}",
-                            names.join(", ")
+                            source_names(config)
                         )));
                     }
                 }

@@ -3,14 +3,14 @@
 use serde::Serialize;
 
 use super::AnySource;
-use super::schema_report::{Place, ReportError, question};
+use super::schema_report::{Place, ReportError, question, source_named};
 use super::table_name;
-use crate::config::{Config, SourceConfig};
+use crate::config::{Config, SourceConfig, nearest};
 use crate::lake::{Lake, Table};
 use crate::ledger::{Ledger, TableState};
 use crate::schema::TableName;
+use crate::snapshot::verify::{self, Error, Follower, Options, Proof};
 use crate::source;
-use crate::verify::{self, Error, Options, Proof};
 
 /// What is asked.
 #[derive(Clone, Debug, Default)]
@@ -53,14 +53,15 @@ pub async fn verify(config: &Config, request: &VerifyRequest) -> Result<Vec<Tabl
     let mut verdicts = Vec::new();
     for (source, tables) in asked(config, &lake, request).await? {
         let database = AnySource::new(source.clone(), config.contracts.clone())?;
+        let follower = Follower::new(&lake, &source.name, request.options.patience)?;
         let mut tables = tables.into_iter();
         for table in tables.by_ref() {
             let proof = match &database {
                 AnySource::MySql(source_of) => {
-                    verify::prove(source_of, &source.name, &lake, &table, &request.options).await
+                    verify::prove(source_of, &source.name, &follower, &lake, &table, &request.options).await
                 }
                 AnySource::Postgres(source_of) => {
-                    verify::prove(source_of, &source.name, &lake, &table, &request.options).await
+                    verify::prove(source_of, &source.name, &follower, &lake, &table, &request.options).await
                 }
             };
             let verdict = TableVerdict::new(source, &table, proof);
@@ -105,12 +106,8 @@ async fn asked<'a>(
     lake: &Lake,
     request: &VerifyRequest,
 ) -> Result<Vec<(&'a SourceConfig, Vec<TableName>)>, ReportError> {
-    if let Some(named) = &request.source
-        && !config.sources.iter().any(|source| source.name == *named)
-    {
-        let names: Vec<&str> = config.sources.iter().map(|source| source.name.as_str()).collect();
-        let names = names.join(", ");
-        return Err(question(format!("there is no source `{named}` in the configuration; there are: {names}")));
+    if let Some(named) = &request.source {
+        source_named(config, named)?;
     }
     let wanted = |source: &SourceConfig| request.source.as_ref().is_none_or(|named| source.name == *named);
     let mut asked: Vec<(&SourceConfig, Vec<TableName>)> = Vec::new();
@@ -155,15 +152,12 @@ async fn followed(lake: &Lake, source: &SourceConfig) -> Result<Vec<TableName>, 
 }
 
 fn unknown(source: &str, name: &TableName, followed: &[TableName]) -> String {
-    let text = name.to_string();
-    let near = followed
-        .iter()
-        .map(|table| (strsim::jaro_winkler(&text, &table.to_string()), table))
-        .filter(|(likeness, table)| *likeness >= 0.84 || table.table == name.table)
-        .max_by(|(one, _), (other, _)| one.total_cmp(other));
+    let names: Vec<String> = followed.iter().map(ToString::to_string).collect();
+    let in_another_schema = || followed.iter().find(|table| table.table == name.table).map(ToString::to_string);
+    let near = nearest(&name.to_string(), names.iter().map(String::as_str)).or_else(in_another_schema);
     let hint = match near {
-        Some((_, near)) => format!("did you mean `{near}`?"),
+        Some(near) => format!("did you mean `{near}`?"),
         None => "`lakeward tables` lists those it has".to_owned(),
     };
-    format!("the lake has no table {text} of source `{source}`; {hint}")
+    format!("the lake has no table {name} of source `{source}`; {hint}")
 }

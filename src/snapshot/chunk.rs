@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use arrow::error::ArrowError;
 use tokio::sync::mpsc;
 
 use super::Error;
@@ -44,9 +45,9 @@ pub(super) async fn read<S: Source>(
     mut writer: ChunkWriter,
     throttle: &Throttle,
 ) -> Result<Outcome, Error> {
-    let (sender, receiver) = mpsc::channel(CHANNEL_BATCHES);
-    let (read, written) =
-        tokio::join!(source.read_chunk(table, chunk, None, sender), write(receiver, &mut writer, throttle));
+    let shape = writer.shape().clone();
+    let (sender, rows) = ChunkRowsInShape::new(&shape, throttle);
+    let (read, written) = tokio::join!(source.read_chunk(table, chunk, None, sender), write(rows, &mut writer));
     let error: Error = match (read, written) {
         (Ok(read), Ok(Written::Rows(values))) => {
             let staged = writer.finish().await?;
@@ -69,37 +70,68 @@ enum Written {
     OtherColumns(String),
 }
 
-async fn write(
-    mut events: mpsc::Receiver<ChunkEvent>,
-    writer: &mut ChunkWriter,
-    throttle: &Throttle,
-) -> Result<Written, Error> {
-    let shape = writer.shape().clone();
-    let mut schema: Option<Arc<TableSchema>> = None;
+async fn write(mut rows: ChunkRowsInShape<'_>, writer: &mut ChunkWriter) -> Result<Written, Error> {
     let mut values = ValueCounts::default();
-    while let Some(event) = events.recv().await {
-        match event {
-            ChunkEvent::Schema(read) => {
-                if let Some(finding) = difference(&shape, &read) {
-                    return Ok(Written::OtherColumns(finding));
-                }
-                schema = Some(read);
-            }
-            ChunkEvent::Rows(ChunkRows { rows, unfaithful }) => {
-                let Some(schema) = &schema else { continue };
-                let count = rows.num_rows();
-                let ops = vec![Op::Insert; count];
-                let rows = TableRows { schema: schema.clone(), rows, ops, unchanged: Vec::new(), unfaithful };
-                let rows = shape
-                    .project(rows)
-                    .map_err(|source| lake::Error::Arrow { table: shape.lake.name.to_string(), source })?;
+    let table = writer.shape().lake.name.to_string();
+    let misfit = |source| lake::Error::Arrow { table: table.clone(), source };
+    loop {
+        match rows.next().await.map_err(misfit)? {
+            InShape::Rows(rows) => {
                 values.add(&rows.schema, &rows.unfaithful);
                 writer.write(&rows.rows).await?;
-                throttle.take(count as u64).await;
             }
+            InShape::OtherColumns(finding) => return Ok(Written::OtherColumns(finding)),
+            InShape::End => return Ok(Written::Rows(values)),
         }
     }
-    Ok(Written::Rows(values))
+}
+
+/// The rows of a chunk, as rows of a table of the lake.
+pub(super) struct ChunkRowsInShape<'a> {
+    events: mpsc::Receiver<ChunkEvent>,
+    shape: &'a Shape,
+    throttle: &'a Throttle,
+    schema: Option<Arc<TableSchema>>,
+    /// Taken, and not paid for yet.
+    taken: u64,
+}
+
+pub(super) enum InShape {
+    Rows(TableRows),
+    /// The source's table has other columns than the shape.
+    OtherColumns(String),
+    End,
+}
+
+impl<'a> ChunkRowsInShape<'a> {
+    /// The sender is for [`Source::read_chunk`].
+    pub fn new(shape: &'a Shape, throttle: &'a Throttle) -> (mpsc::Sender<ChunkEvent>, Self) {
+        let (sender, events) = mpsc::channel(CHANNEL_BATCHES);
+        (sender, Self { events, shape, throttle, schema: None, taken: 0 })
+    }
+
+    /// The next rows, at the throttle's pace.
+    pub async fn next(&mut self) -> Result<InShape, ArrowError> {
+        self.throttle.take(std::mem::take(&mut self.taken)).await;
+        while let Some(event) = self.events.recv().await {
+            match event {
+                ChunkEvent::Schema(read) => {
+                    if let Some(finding) = difference(self.shape, &read) {
+                        return Ok(InShape::OtherColumns(finding));
+                    }
+                    self.schema = Some(read);
+                }
+                ChunkEvent::Rows(ChunkRows { rows, unfaithful }) => {
+                    let Some(schema) = self.schema.clone() else { continue };
+                    self.taken = rows.num_rows() as u64;
+                    let ops = vec![Op::Insert; rows.num_rows()];
+                    let rows = TableRows { schema, rows, ops, unchanged: Vec::new(), unfaithful };
+                    return self.shape.project(rows).map(InShape::Rows);
+                }
+            }
+        }
+        Ok(InShape::End)
+    }
 }
 
 /// Why rows of this schema have no place in the shape.

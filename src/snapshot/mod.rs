@@ -10,6 +10,7 @@ mod chunk;
 mod loader;
 mod progress;
 mod throttle;
+pub mod verify;
 
 pub use chunk::Staged;
 pub use loader::{ChunkPlace, Loader, Merged, Ready};

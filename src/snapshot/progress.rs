@@ -1,14 +1,23 @@
 //! How far a load is, for people: a bar on a terminal, log lines elsewhere.
 
 use std::io::IsTerminal;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::schema::TableName;
 
 /// Between two log lines about one table.
-const LINE_EVERY_SECONDS: u64 = 10;
+pub(super) const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// A table's bar, if there is a terminal.
+pub(super) fn bar(source: &str, table: &TableName, rows: u64) -> Option<ProgressBar> {
+    std::io::stderr().is_terminal().then(|| {
+        let style = "{msg} {bar:30} {human_pos}/{human_len} rows {per_sec} eta {eta}";
+        let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
+        ProgressBar::new(rows).with_style(style).with_message(format!("{source} {table}"))
+    })
+}
 
 /// See the module text.
 pub struct Progress {
@@ -41,12 +50,7 @@ impl Progress {
             0 => tracing::info!(source, %table, rows_estimate, "{}", words.begins),
             rows => tracing::info!(source, %table, rows_estimate, rows, "{}", words.goes_on),
         }
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let style = "{msg} {bar:30} {human_pos}/{human_len} rows {per_sec} eta {eta}";
-            let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
-            let bar = ProgressBar::new(rows_estimate.unwrap_or(0)).with_style(style);
-            bar.with_position(before).with_message(format!("{source} {table}"))
-        });
+        let bar = bar(source, table, rows_estimate.unwrap_or(0)).map(|bar| bar.with_position(before));
         let now = Instant::now();
         let (source, table) = (source.to_owned(), table.to_string());
         Self { table, source, started: now, before, rows_estimate, bar, told: now, words }
@@ -61,7 +65,7 @@ impl Progress {
                 }
                 bar.set_position(rows);
             }
-            None if self.told.elapsed().as_secs() >= LINE_EVERY_SECONDS => {
+            None if self.told.elapsed() >= LINE_EVERY => {
                 self.told = Instant::now();
                 let rate = rows.saturating_sub(self.before) as f64 / self.started.elapsed().as_secs_f64();
                 let left = self.rows_estimate.map(|estimate| estimate.saturating_sub(rows) as f64);

@@ -405,6 +405,7 @@ async fn every_type_arrives_as_it_is_by_load_insert_update_and_delete() {
     }
     let (status, log) = daemon.terminate();
     assert!(status.success(), "{log}");
+    bed.lakeward.assert_verified();
 
     // Nothing was replaced unseen: each such value came three times, once loaded twice more.
     let tables = bed.lakeward.tables();

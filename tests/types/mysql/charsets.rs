@@ -121,6 +121,7 @@ async fn character_sets_are_the_servers_own(kind: Kind) {
     }
     lakeward.catch_up();
     oracle.assert_equal(&database.oracle_url(), &lake, &names);
+    lakeward.assert_verified();
     // U+FFFD in the lake is counted: the server's own tables have it for bytes that stand for nothing.
     let reports = lakeward.tables();
     for (charset, _) in &sets {

@@ -7,9 +7,10 @@ use arrow::compute::take_record_batch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use serde::Serialize;
 
+use super::super::throttle::Throttle;
+use super::Error;
 use super::chunks;
 use super::sight::Found;
-use super::{Error, Pace};
 use crate::lake::{self, KeyMap, Picture};
 use crate::schema::TableName;
 use crate::source::{Chunk, Source};
@@ -88,7 +89,7 @@ async fn source_rows<S: Source>(
     numbers.sort_unstable();
     numbers.dedup();
     let rows: Mutex<KeyMap<RecordBatch>> = Mutex::default();
-    let pace = Pace::new(None);
+    let unlimited = Throttle::new(0);
     for number in numbers {
         let Some(chunk) = chunks.get(number as usize) else { continue };
         let take = |batch: &RecordBatch| -> Result<(), lake::Error> {
@@ -103,7 +104,7 @@ async fn source_rows<S: Source>(
             Ok(())
         };
         // If the columns changed just now, the keys alone are told.
-        chunks::read(source, table, chunk, None, picture.shape(), &pace, take).await?;
+        chunks::read(source, table, chunk, None, picture.shape(), &unlimited, take).await?;
     }
     Ok(rows.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
 }

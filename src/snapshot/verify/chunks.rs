@@ -1,18 +1,15 @@
 //! The source's table in chunks, and reading one as rows of the lake.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use tokio::sync::mpsc;
 
-use super::{Error, Pace};
+use super::super::chunk::{ChunkRowsInShape, InShape};
+use super::super::throttle::Throttle;
+use super::Error;
 use crate::lake;
-use crate::schema::{Op, Shape, TableName, TableRows, TableSchema};
-use crate::source::{self, Chunk, ChunkEvent, Position, Source};
-
-/// Batches between the reader and whoever looks at them.
-const CHANNEL_BATCHES: usize = 2;
+use crate::schema::{Shape, TableName, TableSchema};
+use crate::source::{self, Chunk, Position, Source};
 
 /// How often the list of chunks is begun anew.
 const LISTS_MAX: usize = 5;
@@ -74,32 +71,18 @@ pub async fn read<S: Source>(
     chunk: &Chunk,
     filter: Option<&str>,
     shape: &Shape,
-    pace: &Pace,
+    throttle: &Throttle,
     mut take: impl FnMut(&RecordBatch) -> Result<(), lake::Error>,
 ) -> Result<Reading, Error> {
-    let (sender, mut events) = mpsc::channel(CHANNEL_BATCHES);
-    let rows_wrong = |cause| Error::Rows(table.to_string(), cause);
+    let (sender, mut rows) = ChunkRowsInShape::new(shape, throttle);
     let look = async move {
-        let mut schema: Option<Arc<TableSchema>> = None;
-        while let Some(event) = events.recv().await {
-            match event {
-                ChunkEvent::Schema(told) => {
-                    if let Some(difference) = other_columns(shape, &told) {
-                        return Ok(Some(difference));
-                    }
-                    schema = Some(told);
-                }
-                ChunkEvent::Rows(rows) => {
-                    let Some(schema) = schema.clone() else { continue };
-                    let count = rows.rows.num_rows();
-                    let (ops, unchanged, unfaithful) = (vec![Op::Insert; count], Vec::new(), rows.unfaithful);
-                    let rows = TableRows { schema, rows: rows.rows, ops, unchanged, unfaithful };
-                    take(&shape.project(rows).map_err(rows_wrong)?.rows)?;
-                    pace.spend(count as u64).await;
-                }
+        loop {
+            match rows.next().await.map_err(|cause| Error::Rows(table.to_string(), cause))? {
+                InShape::Rows(rows) => take(&rows.rows)?,
+                InShape::OtherColumns(finding) => return Ok(Some(finding)),
+                InShape::End => return Ok::<_, Error>(None),
             }
         }
-        Ok::<_, Error>(None)
     };
     let (read, looked) = tokio::join!(source.read_chunk(table, chunk, filter, sender), look);
     if let Some(difference) = looked? {
@@ -107,33 +90,6 @@ pub async fn read<S: Source>(
     }
     let read = read?;
     Ok(Reading::Done { high: read.high, rows: read.rows })
-}
-
-/// How the source's columns differ from those that the lake's table takes in.
-fn other_columns(shape: &Shape, source: &TableSchema) -> Option<String> {
-    let known = shape.source_schema();
-    for column in &known.columns {
-        let Some(found) = source.column_index(&column.name).map(|index| &source.columns[index]) else {
-            return Some(format!("the lake has `{}` and the source does not", column.name));
-        };
-        if found.lake_type != column.lake_type {
-            let (lake, source) = (column.lake_type, found.lake_type);
-            return Some(format!("`{}` is {lake} in the lake and {source} from the source", column.name));
-        }
-    }
-    let new = source
-        .columns
-        .iter()
-        .find(|column| known.column_index(&column.name).is_none() && !shape.ignored.contains(&column.name));
-    if let Some(new) = new {
-        return Some(format!("the source has `{}` and the lake does not", new.name));
-    }
-    let key = |schema: &TableSchema| -> Vec<String> {
-        schema.key.iter().map(|&index| schema.columns[index].name.clone()).collect()
-    };
-    let (lake, source) = (key(&known), key(source));
-    (lake != source)
-        .then(|| format!("the key is ({}) in the lake and ({}) at the source", lake.join(", "), source.join(", ")))
 }
 
 #[cfg(test)]

@@ -12,25 +12,25 @@
 mod chunks;
 mod detail;
 mod follow;
-mod pace;
+mod progress;
 mod sight;
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt};
-use object_store::ObjectStore;
 use serde::Serialize;
 
+use super::throttle::Throttle;
 use crate::lake::{self, Lake, Picture};
 use crate::ledger;
 use crate::schema::{RowIdentity, TableName};
 use crate::source::{self, Chunk, Position, Source, UnreadablePosition};
 use chunks::Reading;
 pub use detail::{ColumnDifference, Difference, KeyPart, Kind};
-use follow::{Follower, Reached};
-use pace::{Pace, Progress};
+pub use follow::Follower;
+use follow::Reached;
+use progress::Progress;
 use sight::{Found, Open, Sight};
 
 /// Rounds before what is left counts as unsettled.
@@ -156,13 +156,12 @@ impl Proof {
 pub async fn prove<S: Source>(
     source: &S,
     source_name: &str,
+    follower: &Follower,
     lake: &Lake,
     table: &TableName,
     options: &Options,
 ) -> Result<Proof, Error> {
-    let store: Arc<dyn ObjectStore> = lake.ledger_store(source_name)?;
-    let follower = Follower::new(store, source_name, table, options.patience);
-    follower.check().await?;
+    follower.check(table).await?;
     let unfit = |why: &str| Error::Unfit { table: table.to_string(), why: why.to_owned() };
     let picture = Picture::open(lake, source_name, table).await?;
     let picture = picture.ok_or_else(|| unfit("the lake has no such table; `lakeward run` loads it"))?;
@@ -172,7 +171,7 @@ pub async fn prove<S: Source>(
     if picture.shape().lake.identity != RowIdentity::Key {
         return Err(Error::Keyless(table.to_string()));
     }
-    Prover { source, table, options, follower, picture, pace: Pace::new(options.rows_per_second) }
+    Prover { source, table, options, follower, picture, throttle: Throttle::new(options.rows_per_second.unwrap_or(0)) }
         .run(source_name)
         .await
 }
@@ -181,9 +180,9 @@ struct Prover<'a, S> {
     source: &'a S,
     table: &'a TableName,
     options: &'a Options,
-    follower: Follower,
+    follower: &'a Follower,
     picture: Picture,
-    pace: Pace,
+    throttle: Throttle,
 }
 
 /// A round's chunks, read.
@@ -256,7 +255,7 @@ impl<S: Source> Prover<'_, S> {
                     }
                     tokio::time::sleep(Duration::from_secs(1)).await;
                     self.picture.advance().await?;
-                    self.follower.check().await?;
+                    self.follower.check(self.table).await?;
                     continue;
                 }
             };
@@ -266,7 +265,7 @@ impl<S: Source> Prover<'_, S> {
             if open.is_none() {
                 proof.rows = looked.rows;
             }
-            let reached = self.follower.reach(&looked.highs, self.picture.position()).await?;
+            let reached = self.follower.reach(self.table, &looked.highs, self.picture.position()).await?;
             let position = match reached {
                 Reached::At(position) => position,
                 Reached::StoodStill { at, nobody } => {
@@ -352,7 +351,7 @@ impl<S: Source> Prover<'_, S> {
                 let shape = self.picture.shape();
                 // Rows that were seen before a connection was lost were there, too.
                 again(|| {
-                    chunks::read(self.source, self.table, chunk, filter, shape, &self.pace, move |rows| {
+                    chunks::read(self.source, self.table, chunk, filter, shape, &self.throttle, move |rows| {
                         let mut sight = sight.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                         sight.take(&self.picture, number, rows)
                     })
