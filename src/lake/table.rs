@@ -19,7 +19,6 @@ mod loading;
 mod merge_chunk;
 mod pending;
 mod place;
-mod row_hashes;
 mod swap;
 mod vanish;
 
@@ -49,11 +48,10 @@ use evolve::Evolved;
 use index::check_keys;
 pub(super) use index::read_deletion_vector;
 pub(super) use load::{Loaded as LoadedTable, load};
-use loading::{Loading, Touched};
+use loading::Loading;
 pub use merge_chunk::Merged;
 use pending::Pending;
 pub use place::Place;
-pub use row_hashes::{FileHashes, RowHashes};
 
 /// How often the log gets a checkpoint, in commits.
 const CHECKPOINT_EVERY: u64 = 50;
@@ -84,7 +82,6 @@ pub struct Table {
     checkpoint: Option<tokio::task::JoinHandle<()>>,
     /// While the note has a load.
     loading: Option<Loading>,
-    touched: Option<Touched>,
 }
 
 /// What a batch did.
@@ -123,8 +120,6 @@ struct View<'a> {
     logged: Option<&'a BTreeMap<FileId, DataFile>>,
     /// Updates that wait, of a table that is loading.
     waiting: Option<&'a Pending>,
-    /// Whether somebody wants to know which keys change.
-    noting: bool,
 }
 
 impl Table {
@@ -202,7 +197,6 @@ impl Table {
             metadata: loaded.metadata,
             version: loaded.version,
             loading: note.load.is_some().then(Loading::default),
-            touched: None,
             note,
             noted: loaded.noted,
             files: BTreeMap::new(),
@@ -378,7 +372,6 @@ impl Table {
                 Some(evolved) => evolved.pending.as_ref(),
                 None => self.loading.as_ref().map(|loading| &loading.pending),
             },
-            noting: self.touched.is_some(),
         }
     }
 
@@ -402,13 +395,7 @@ impl Table {
         if staged.truncated {
             self.locator.clear();
         }
-        let mut traces = std::mem::take(&mut staged.traces);
-        if let Some(touched) = &mut self.touched {
-            touched.note(traces.touched.drain(..));
-            if staged.truncated {
-                touched.note_all();
-            }
-        }
+        let traces = std::mem::take(&mut staged.traces);
         if let Some(loading) = &mut self.loading {
             loading.settle(traces, staged.truncated);
         }
@@ -524,7 +511,6 @@ impl Table {
         // What is in mind only: no commit but ours changes it.
         fresh.note.clone_from(&self.note);
         fresh.loading = self.loading.take();
-        fresh.touched = self.touched.take();
         fresh.checkpoint = self.checkpoint.take();
         *self = fresh;
         Ok(())

@@ -56,8 +56,6 @@ pub(super) struct Traces {
     pub moot: Vec<KeyHash>,
     /// Rows that wait for values from now on.
     pub partial: Vec<Partial>,
-    /// All keys of the batch, if they are asked for.
-    pub touched: Vec<KeyHash>,
     /// Keys that came and went.
     pub nowhere: Nowhere,
     pub vanished: Option<Vanished>,
@@ -239,9 +237,6 @@ impl View<'_> {
             Ending::Touched(key) => {
                 if self.waiting.is_some_and(|waiting| waiting.contains(key)) {
                     traces.moot.push(key);
-                }
-                if self.noting {
-                    traces.touched.push(key);
                 }
             }
             Ending::Gone(key) => {

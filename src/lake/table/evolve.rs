@@ -47,8 +47,6 @@ pub(super) struct Evolved {
     pub made: Vec<String>,
     /// Of a table that is loading.
     pub pending: Option<Pending>,
-    /// No row changes its columns: only what is said of the table.
-    pub told_only: bool,
 }
 
 impl Table {
@@ -79,7 +77,6 @@ impl Table {
             shape,
             hasher: Arc::new(hasher),
             pending,
-            told_only: ops.is_empty(),
         };
         let made = async {
             if !truncated && !ops.is_empty() {
@@ -113,9 +110,6 @@ impl Table {
             if evolved.locator.is_some() {
                 loading.void();
             }
-        }
-        if let (Some(touched), false) = (&mut self.touched, evolved.told_only) {
-            touched.note_all();
         }
         if let Some(locator) = evolved.locator {
             self.locator = locator;

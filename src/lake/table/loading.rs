@@ -1,4 +1,4 @@
-//! What a table keeps in mind while it is loaded in chunks, and of keys that somebody else wants to know about.
+//! What a table keeps in mind while it is loaded in chunks.
 //!
 //! A chunk's row goes in unless the stream has said anything about its key since the load began: then the table has the
 //! key, or it is a *tombstone*. Neither tombstones nor updates that wait ([`Pending`]) outlive the process
@@ -18,14 +18,6 @@ pub(super) struct Loading {
     pub tombstones: KeySet,
     /// How often all chunks became void that had been opened before.
     pub voids: u64,
-}
-
-/// Keys that changed since somebody asked.
-#[derive(Default)]
-pub(super) struct Touched {
-    /// Each one.
-    all: bool,
-    keys: KeySet,
 }
 
 impl Loading {
@@ -52,18 +44,6 @@ impl Loading {
     pub fn void(&mut self) {
         self.tombstones = KeySet::default();
         self.voids += 1;
-    }
-}
-
-impl Touched {
-    pub fn note(&mut self, keys: impl IntoIterator<Item = KeyHash>) {
-        if !self.all {
-            self.keys.extend(keys);
-        }
-    }
-
-    pub fn note_all(&mut self) {
-        *self = Self { all: true, keys: KeySet::default() };
     }
 }
 
@@ -103,15 +83,5 @@ impl Table {
         self.loading.as_ref().map_or(0, |loading| {
             loading.pending.bytes() + (loading.tombstones.capacity() * (KeyHash::BYTES + 1)) as u64
         })
-    }
-
-    /// Begins to note which keys change, or ends it and forgets them.
-    pub fn touch(&mut self, on: bool) {
-        self.touched = on.then(Touched::default);
-    }
-
-    /// Whether a key's row changed since [`Table::touch`]. After a TRUNCATE or a change of the table's columns each one has.
-    pub fn touched(&self, key: KeyHash) -> bool {
-        self.touched.as_ref().is_some_and(|touched| touched.all || touched.keys.contains(&key))
     }
 }

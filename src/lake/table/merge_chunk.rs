@@ -186,7 +186,7 @@ impl Table {
             .zip(files)
             .map(|(id, file)| (id, DataFile { add: file.add.clone(), rows: file.rows, deleted: RoaringTreemap::new() }))
             .collect();
-        let view = View { files: &of_chunk, locator: bases, waiting: None, noting: false, ..self.view(None) };
+        let view = View { files: &of_chunk, locator: bases, waiting: None, ..self.view(None) };
         let set = ChangeSet::new(&changes, self.schema())?;
         let collapsed = view.collapse_in_memory(&set).await?;
         let written = view.write_live(&set, &collapsed, None).await?;
@@ -246,19 +246,12 @@ impl Table {
         for (written, file) in staged.files.into_iter().zip(chosen.files) {
             match file {
                 Some(DataFile { add, rows, deleted }) => {
-                    if let Some(touched) = &mut self.touched {
-                        let live = (0_u64..).zip(&written.keys).filter(|(row, _)| !deleted.contains(*row));
-                        touched.note(live.map(|(_, key)| *key));
-                    }
                     self.take_in(WrittenFile { add, rows, keys: written.keys }, deleted);
                 }
                 None => unused.push(written.add.path),
             }
         }
         for file in chosen.completed {
-            if let Some(touched) = &mut self.touched {
-                touched.note(file.keys.iter().copied());
-            }
             self.take_in(file, RoaringTreemap::new());
         }
         self.discard(&unused).await;
