@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::series::{Put, Series};
-use super::{Error, FORMAT};
+use super::series::Series;
+use super::{Error, FORMAT, check_format};
 
 #[derive(Serialize, Deserialize)]
 struct Document<T> {
@@ -44,24 +44,14 @@ impl Cursor {
         let path = series.path(number).to_string();
         let document: Document<T> = serde_json::from_str(&text)
             .map_err(|cause| Error::Unreadable { path: path.clone(), cause: cause.to_string() })?;
-        if document.format != FORMAT {
-            return Err(Error::Unreadable { path, cause: format!("its format is {}, not {FORMAT}", document.format) });
-        }
+        check_format(&path, document.format)?;
         Ok((Self { series, latest: Some(number), writer: Uuid::new_v4() }, Some(document.state)))
     }
 
     /// [`Error::Overtaken`] when another process has moved it.
     pub async fn write<T: Serialize>(&mut self, state: &T) -> Result<(), Error> {
-        let number = self.latest.map_or(1, |latest| latest + 1);
-        let path = self.series.path(number).to_string();
         let document = Document { format: FORMAT, written_at: Utc::now(), writer: self.writer, state };
-        let text = serde_json::to_string(&document)
-            .map_err(|cause| Error::Unreadable { path: path.clone(), cause: cause.to_string() })?;
-        match self.series.put(number, &text).await? {
-            Put::Landed => {}
-            Put::Taken => return Err(Error::Overtaken { path }),
-        }
-        self.latest = Some(number);
+        let number = self.series.append(&mut self.latest, serde_json::to_string(&document)).await?;
         self.series.forget_before(number).await;
         Ok(())
     }

@@ -13,7 +13,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Error, FORMAT};
+use super::{Error, FORMAT, check_format};
 use crate::schema::Verdict;
 
 const FOLDER: &str = "decision";
@@ -79,11 +79,9 @@ impl Decisions {
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
             Err(cause) => return Err(error(&path, &cause)),
         };
-        let unreadable = |cause: String| Error::Unreadable { path: path.to_string(), cause };
-        let document: Document = serde_json::from_slice(&bytes).map_err(|cause| unreadable(cause.to_string()))?;
-        if document.format != FORMAT {
-            return Err(unreadable(format!("its format is {}, not {FORMAT}", document.format)));
-        }
+        let document: Document = serde_json::from_slice(&bytes)
+            .map_err(|cause| Error::Unreadable { path: path.to_string(), cause: cause.to_string() })?;
+        check_format(path.as_ref(), document.format)?;
         Ok(Some(document.decided))
     }
 

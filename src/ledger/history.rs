@@ -12,8 +12,8 @@ use chrono::{DateTime, Utc};
 use object_store::ObjectStore;
 use serde::{Deserialize, Serialize};
 
-use super::series::{Put, Series};
-use super::{Error, FORMAT};
+use super::series::Series;
+use super::{Error, FORMAT, check_format};
 use crate::schema::Layout;
 
 /// A table's layout from a position on.
@@ -60,9 +60,7 @@ impl History {
         let path = series.path(number).to_string();
         let mut document: Document = serde_json::from_str(&text)
             .map_err(|cause| Error::Unreadable { path: path.clone(), cause: cause.to_string() })?;
-        if document.format != FORMAT {
-            return Err(Error::Unreadable { path, cause: format!("its format is {}, not {FORMAT}", document.format) });
-        }
+        check_format(&path, document.format)?;
         document.writer = uuid::Uuid::new_v4();
         Ok(Self { series, latest: Some(number), document })
     }
@@ -97,16 +95,8 @@ impl History {
 
     /// Writes the document. An error of the store leaves it open whether it landed: open the history again.
     pub async fn write(&mut self) -> Result<(), Error> {
-        let number = self.latest.map_or(1, |latest| latest + 1);
         self.document.written_at = Utc::now();
-        let path = || self.series.path(number).to_string();
-        let text = serde_json::to_string(&self.document)
-            .map_err(|cause| Error::Unreadable { path: path(), cause: cause.to_string() })?;
-        match self.series.put(number, &text).await? {
-            Put::Landed => {}
-            Put::Taken => return Err(Error::Overtaken { path: path() }),
-        }
-        self.latest = Some(number);
+        let number = self.series.append(&mut self.latest, serde_json::to_string(&self.document)).await?;
         self.series.forget_before(number).await;
         Ok(())
     }

@@ -41,10 +41,13 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::schema::ValueCounts;
-use series::{Put, Series};
+use series::Series;
 
 /// The only format so far; a reader refuses others.
 const FORMAT: u32 = 1;
+
+/// Of the position series.
+const FOLDER: &str = "position";
 
 /// Messages name the object.
 #[derive(Debug, thiserror::Error)]
@@ -158,6 +161,25 @@ impl TableState {
         }
     }
 
+    /// In one word, for people and scripts.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Loading { .. } => "loading",
+            Self::Streaming => "streaming",
+            Self::Stopped { .. } => "stopped",
+            Self::Waiting { .. } => "waiting",
+            Self::Dropped { .. } => "dropped",
+        }
+    }
+
+    /// Why it does not stream, if somebody has to do something about that.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Stopped { reason, .. } | Self::Waiting { reason, .. } => Some(reason),
+            Self::Loading { .. } | Self::Streaming | Self::Dropped { .. } => None,
+        }
+    }
+
     /// The id of the table that is being built beside the one that readers see.
     pub fn hidden(&self) -> Option<Uuid> {
         match self {
@@ -230,17 +252,14 @@ impl Ledger {
         let prepared = PreparedObjects::new(store.clone());
         let outbox = Outbox::open(store.clone()).await?;
         let decisions = Decisions::new(store.clone());
-        let series = Series::new(store, "position");
-        let Some((number, text)) = series.latest().await? else {
-            return Ok((Self { prepared, outbox, decisions, series, latest: None }, None));
-        };
-        let path = series.path(number).to_string();
-        let entry: Entry = serde_json::from_str(&text)
-            .map_err(|cause| Error::Unreadable { path: path.clone(), cause: cause.to_string() })?;
-        if entry.format != FORMAT {
-            return Err(Error::Unreadable { path, cause: format!("its format is {}, not {FORMAT}", entry.format) });
-        }
-        Ok((Self { prepared, outbox, decisions, series, latest: Some(number) }, Some(entry)))
+        let series = Series::new(store, FOLDER);
+        let (latest, entry) = newest(&series).await?.unzip();
+        Ok((Self { prepared, outbox, decisions, series, latest }, entry))
+    }
+
+    /// The newest entry, for whoever only reads: the rest of the ledger is not looked at.
+    pub async fn read(store: Arc<dyn ObjectStore>) -> Result<Option<Entry>, Error> {
+        Ok(newest(&Series::new(store, FOLDER)).await?.map(|(_, entry)| entry))
     }
 
     /// Where the changes of prepared transactions are.
@@ -260,19 +279,26 @@ impl Ledger {
 
     /// Appends an entry. An error of the store leaves it open whether it landed: open the ledger again.
     pub async fn append(&mut self, entry: &Entry) -> Result<(), Error> {
-        let number = self.latest.map_or(1, |latest| latest + 1);
-        let text = serde_json::to_string_pretty(entry).map_err(|cause| Error::Unreadable {
-            path: self.series.path(number).to_string(),
-            cause: cause.to_string(),
-        })?;
-        match self.series.put(number, &text).await? {
-            Put::Landed => {}
-            Put::Taken => return Err(Error::Overtaken { path: self.series.path(number).to_string() }),
-        }
-        self.latest = Some(number);
+        let number = self.series.append(&mut self.latest, serde_json::to_string_pretty(entry)).await?;
         self.series.forget_before(number).await;
         Ok(())
     }
+}
+
+async fn newest(series: &Series) -> Result<Option<(u64, Entry)>, Error> {
+    let Some((number, text)) = series.latest().await? else { return Ok(None) };
+    let path = series.path(number).to_string();
+    let entry: Entry = serde_json::from_str(&text)
+        .map_err(|cause| Error::Unreadable { path: path.clone(), cause: cause.to_string() })?;
+    check_format(&path, entry.format)?;
+    Ok(Some((number, entry)))
+}
+
+fn check_format(path: &str, format: u32) -> Result<(), Error> {
+    if format == FORMAT {
+        return Ok(());
+    }
+    Err(Error::Unreadable { path: path.to_owned(), cause: format!("its format is {format}, not {FORMAT}") })
 }
 
 impl Entry {

@@ -13,7 +13,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::Error;
-use super::series::{Put, Series};
+pub use super::series::FIRST;
+use super::series::Series;
 use crate::schema::ChangeRecord;
 
 /// The kinds of entries; the same words as in [`EVENT_KINDS`](crate::config::EVENT_KINDS).
@@ -28,9 +29,6 @@ pub mod kind {
     pub const VALUE_POLICY_APPLIED: &str = "value.policy_applied";
     pub const SOURCE_LAGGING: &str = "source.lagging";
 }
-
-/// The number of the first entry there ever is.
-pub const FIRST: u64 = 1;
 
 /// Never removed, so that a writer finds its number.
 const KEPT: usize = 16;
@@ -95,14 +93,7 @@ impl Outbox {
 
     /// Enters it behind the others; only the holder of the source's lease may.
     pub async fn append(&mut self, entry: &OutboxEntry) -> Result<(), Error> {
-        let number = self.latest.map_or(FIRST, |latest| latest + 1);
-        let path = self.series.path(number).to_string();
-        let text = serde_json::to_string_pretty(entry)
-            .map_err(|cause| Error::Unreadable { path: path.clone(), cause: cause.to_string() })?;
-        match self.series.put(number, &text).await? {
-            Put::Landed => self.latest = Some(number),
-            Put::Taken => return Err(Error::Overtaken { path }),
-        }
+        self.series.append(&mut self.latest, serde_json::to_string_pretty(entry)).await?;
         Ok(())
     }
 

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::series::{Put, Series};
-use super::{Error, FORMAT};
+use super::{Error, FORMAT, check_format};
 
 /// How often a number that another command took is followed by a try at the next.
 const TRIES: u32 = 20;
@@ -104,11 +104,10 @@ impl Requests {
     }
 
     fn parse(&self, number: u64, text: &str) -> Result<Request, Error> {
-        let unreadable = |cause: String| Error::Unreadable { path: self.series.path(number).to_string(), cause };
-        let document: Document = serde_json::from_str(text).map_err(|cause| unreadable(cause.to_string()))?;
-        if document.format != FORMAT {
-            return Err(unreadable(format!("its format is {}, not {FORMAT}", document.format)));
-        }
+        let path = self.series.path(number).to_string();
+        let document: Document = serde_json::from_str(text)
+            .map_err(|cause| Error::Unreadable { path: path.clone(), cause: cause.to_string() })?;
+        check_format(&path, document.format)?;
         Ok(document.request)
     }
 }

@@ -11,6 +11,9 @@ use super::Error;
 /// Older entries kept for whoever looks, and so that a writer that slept meets its number taken.
 const KEPT: u64 = 16;
 
+/// The number of the first entry there ever is.
+pub const FIRST: u64 = 1;
+
 /// What became of a put.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Put {
@@ -77,6 +80,20 @@ impl Series {
             Some(_) => Ok(Put::Taken),
             None => Err(self.error(&path, &cause)),
         }
+    }
+
+    /// Writes the entry behind `latest`, and says which number it has. [`Error::Overtaken`] when somebody else has written
+    /// that one.
+    pub async fn append(&self, latest: &mut Option<u64>, text: serde_json::Result<String>) -> Result<u64, Error> {
+        let number = latest.map_or(FIRST, |latest| latest + 1);
+        let path = || self.path(number).to_string();
+        let text = text.map_err(|cause| Error::Unreadable { path: path(), cause: cause.to_string() })?;
+        match self.put(number, &text).await? {
+            Put::Landed => {}
+            Put::Taken => return Err(Error::Overtaken { path: path() }),
+        }
+        *latest = Some(number);
+        Ok(number)
     }
 
     /// Removes entries long out of force; failing to is harmless.

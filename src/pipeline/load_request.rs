@@ -111,7 +111,7 @@ impl Asking {
     }
 
     async fn entry(&self) -> Result<Option<Entry>, ReportError> {
-        Ok(Ledger::open(self.lake.ledger_store(&self.wanted.source)?).await?.1)
+        Ok(Ledger::read(self.lake.ledger_store(&self.wanted.source)?).await?)
     }
 
     fn requests(&self) -> Result<Requests, ReportError> {
@@ -202,16 +202,10 @@ fn load_report(source: &str, table: &str, state: Option<&TableState>, asked: boo
         }
         _ if asked => "asked",
         None => "not loaded",
-        Some(TableState::Streaming) => "streaming",
-        Some(TableState::Stopped { reason, .. }) => {
-            error = Some(reason.clone());
-            "stopped"
+        Some(state) => {
+            error = state.reason().map(str::to_owned);
+            state.word()
         }
-        Some(TableState::Waiting { reason, .. }) => {
-            error = Some(reason.clone());
-            "waiting"
-        }
-        Some(TableState::Dropped { .. }) => "dropped",
     };
     LoadReport {
         source: source.to_owned(),

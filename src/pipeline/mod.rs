@@ -179,7 +179,7 @@ pub async fn tables(config: &Config) -> Result<Vec<TableReport>, Error> {
     let lake = Lake::new(&config.lake.url, &config.lake.storage);
     let mut reports = Vec::new();
     for source in &config.sources {
-        let (_, entry) = Ledger::open(lake.ledger_store(&source.name)?).await?;
+        let entry = Ledger::read(lake.ledger_store(&source.name)?).await?;
         let Some(entry) = entry else {
             for pattern in source.tables.patterns().filter(|pattern| !pattern.starts_with('!')) {
                 reports.push(not_loaded(&source.name, pattern));
@@ -198,31 +198,29 @@ pub async fn tables(config: &Config) -> Result<Vec<TableReport>, Error> {
                 }
                 _ => None,
             };
-            let (state, position, error, lag_seconds) = match state {
-                TableState::Loading { .. } => ("loading", entry.streamed().to_owned(), None, None),
-                TableState::Streaming => ("streaming", entry.streamed().to_owned(), None, lag_seconds),
-                TableState::Stopped { reason, position } => ("stopped", position.clone(), Some(reason.clone()), None),
-                TableState::Waiting { reason, position, .. } => {
-                    let error = format!("{reason}; {}", how_to_decide(table));
-                    ("waiting", position.clone(), Some(error), None)
-                }
-                TableState::Dropped { position, .. } => ("dropped", position.clone(), None, None),
-            };
             reports.push(TableReport {
                 source: source.name.clone(),
                 table: table.clone(),
-                state: state.to_owned(),
+                state: state.word().to_owned(),
                 rows: summary.as_ref().map(|summary| summary.rows),
                 loaded_percent,
                 version: summary.as_ref().map(|summary| summary.version),
-                position: Some(position),
-                lag_seconds,
-                error,
+                position: Some(state.position().unwrap_or(entry.streamed()).to_owned()),
+                lag_seconds: lag_seconds.filter(|_| *state == TableState::Streaming),
+                error: why(table, state),
                 values: entry.values.get(table).cloned().unwrap_or_default(),
             });
         }
     }
     Ok(reports)
+}
+
+/// Why a table does not stream, and what to do about it.
+fn why(table: &str, state: &TableState) -> Option<String> {
+    match state {
+        TableState::Waiting { reason, .. } => Some(format!("{reason}; {}", how_to_decide(table))),
+        state => state.reason().map(str::to_owned),
+    }
 }
 
 /// The name of a table as the ledger writes it.

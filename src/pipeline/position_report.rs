@@ -21,7 +21,7 @@ use serde::Serialize;
 
 use super::schema_report::{ReportError, source_named};
 use super::source_run::parse_position;
-use super::{AnySource, Error, how_to_decide, table_name};
+use super::{AnySource, Error, table_name, why};
 use crate::config::{Config, SourceConfig};
 use crate::lake::{Lake, TableLog};
 use crate::ledger::{Entry, Ledger, TableState};
@@ -98,7 +98,7 @@ fn sources<'c>(config: &'c Config, named: Option<&str>) -> Result<Vec<&'c Source
 async fn position(config: &Config, source: &SourceConfig) -> Result<SourcePosition, ReportError> {
     let asked = ask(config, source).await;
     let lake = Lake::new(&config.lake.url, &config.lake.storage);
-    let (_, entry) = Ledger::open(lake.ledger_store(&source.name)?).await?;
+    let entry = Ledger::read(lake.ledger_store(&source.name)?).await?;
     let (log, identity, error) = match asked {
         Ok((log, identity)) => (Some(log), Some(identity), None),
         Err(error) => (None, None, Some(error)),
@@ -183,16 +183,12 @@ async fn table_position(
 ) -> Result<TablePosition, ReportError> {
     let mut report = TablePosition {
         table: table.to_owned(),
-        state: state_word(state),
+        state: state.word(),
         version: None,
         position: None,
         holds: None,
         lag: None,
-        error: match state {
-            TableState::Stopped { reason, .. } => Some(reason.clone()),
-            TableState::Waiting { reason, .. } => Some(format!("{reason}; {}", how_to_decide(table))),
-            _ => None,
-        },
+        error: why(table, state),
     };
     let Some(name) = table_name(table) else { return Ok(report) };
     match TableLog::open(lake, &entry.source, &name).await {
@@ -208,16 +204,6 @@ async fn table_position(
         Err(error) => return Err(error.into()),
     }
     Ok(report)
-}
-
-fn state_word(state: &TableState) -> &'static str {
-    match state {
-        TableState::Loading { .. } => "loading",
-        TableState::Streaming => "streaming",
-        TableState::Stopped { .. } => "stopped",
-        TableState::Waiting { .. } => "waiting",
-        TableState::Dropped { .. } => "dropped",
-    }
 }
 
 /// Up to where a table is known to have everything: at least to its last commit.

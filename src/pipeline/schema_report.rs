@@ -26,7 +26,7 @@ use object_store::ObjectStore;
 use super::{AnySource, Error};
 use crate::config::{Config, SourceConfig};
 use crate::lake::{Lake, TableLog, TableState};
-use crate::ledger::{Entry, Ledger};
+use crate::ledger::{Decisions, Entry, Ledger};
 use crate::schema::TableName;
 use crate::source::Position;
 use crate::{lake, ledger, source};
@@ -209,8 +209,12 @@ impl<'a> Place<'a> {
         Ok(self.lake.ledger_store(&self.source.name)?)
     }
 
-    async fn ledger(&self) -> Result<(Ledger, Option<Entry>), ReportError> {
-        Ok(Ledger::open(self.store()?).await?)
+    async fn entry(&self) -> Result<Option<Entry>, ReportError> {
+        Ok(Ledger::read(self.store()?).await?)
+    }
+
+    fn decisions(&self) -> Result<Decisions, ReportError> {
+        Ok(Decisions::new(self.store()?))
     }
 
     fn database(&self) -> Result<AnySource, ReportError> {

@@ -25,8 +25,8 @@ use super::commit::Committer;
 use super::telling::Lag;
 use super::{Error, RunOptions, SourceSummary, TableSummary};
 use crate::config::{Commit, Config};
-use crate::lake::{Lake, Spill};
-use crate::ledger::{self, Holder, Lease, Outbox, Requests, TableState};
+use crate::lake::{Lake, Spill, Table};
+use crate::ledger::{self, Holder, Lease, Outbox, Requests};
 use crate::notice::{Deliveries, Pauses};
 use crate::schema::TableName;
 use crate::source::{CollectorLimits, Position, Source, StreamRequest};
@@ -395,27 +395,22 @@ impl<S: Source> SourceRun<S> {
         summary.position = Some(committer.entry.streamed().to_owned());
         summary.rows = committer.rows;
         summary.transactions = committer.transactions;
+        let open: HashMap<String, &Table> =
+            committer.tables.iter().map(|(name, table)| (name.to_string(), table)).collect();
         summary.tables = committer
             .entry
             .tables
             .iter()
             .map(|(name, state)| {
-                let open = committer.tables.iter().find(|(table, _)| &table.to_string() == name);
-                let (state, error) = match state {
-                    TableState::Loading { .. } => ("loading", None),
-                    TableState::Streaming => ("streaming", None),
-                    TableState::Stopped { reason, .. } => ("stopped", Some(reason.clone())),
-                    TableState::Waiting { reason, .. } => ("waiting", Some(reason.clone())),
-                    TableState::Dropped { .. } => ("dropped", None),
-                };
+                let open = open.get(name);
                 TableSummary {
                     table: name.clone(),
-                    state: state.to_owned(),
+                    state: state.word().to_owned(),
                     rows_changed: open
-                        .and_then(|(table, _)| committer.totals.get(table))
+                        .and_then(|table| committer.totals.get(table.name()))
                         .map_or(0, |totals| totals.rows),
-                    version: open.map(|(_, table)| table.version()),
-                    error,
+                    version: open.map(|table| table.version()),
+                    error: state.reason().map(str::to_owned),
                 }
             })
             .collect();

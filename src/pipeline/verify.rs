@@ -145,7 +145,7 @@ async fn asked<'a>(
 
 /// What the ledger has of a source, and the source has still.
 async fn followed(lake: &Lake, source: &SourceConfig) -> Result<Vec<TableName>, ReportError> {
-    let (_, entry) = Ledger::open(lake.ledger_store(&source.name)?).await?;
+    let entry = Ledger::read(lake.ledger_store(&source.name)?).await?;
     let Some(entry) = entry else { return Ok(Vec::new()) };
     let there = entry.tables.iter().filter(|(_, state)| !matches!(state, TableState::Dropped { .. }));
     Ok(there.filter_map(|(table, _)| table_name(table)).collect())

@@ -111,7 +111,7 @@ pub async fn cuts(
     let mut entries = Vec::new();
     for (source, names) in asked {
         // Before the tables: what it says must not be newer than what is found of them.
-        let (_, entry) = Ledger::open(lake.ledger_store(&source.name)?).await?;
+        let entry = Ledger::read(lake.ledger_store(&source.name)?).await?;
         entries.push((source, names, entry));
     }
     if let Moment::Position(position) = moment {

@@ -38,11 +38,11 @@ pub async fn decide_change(
     let place = Place::find(config, table)?;
     let log = place.log().await?;
     let state = place.state(&log, None).await?;
-    let (ledger, entry) = place.ledger().await?;
-    let waiting = pending(&place, &state.shape, &ledger, entry.as_ref()).await?;
+    let (decisions, entry) = (place.decisions()?, place.entry().await?);
+    let waiting = pending(&place, &state.shape, &decisions, entry.as_ref()).await?;
     let chosen = choose(&waiting, change, &place.name.to_string())?;
     let wanted = Decided { change: chosen.change, table: place.name.to_string(), verdict, by, at: Utc::now() };
-    let decided = ledger.decisions().write(&wanted).await?;
+    let decided = decisions.write(&wanted).await?;
     if decided.verdict != verdict {
         return Err(question(format!(
             "change {} of {} was {decided}, and that stands: a decision is taken once",

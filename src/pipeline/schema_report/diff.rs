@@ -37,7 +37,7 @@ pub async fn diff_source(config: &Config, table: &str) -> Result<DiffReport, Rep
     let place = Place::find(config, table)?;
     let log = place.log().await?;
     let state = place.state(&log, None).await?;
-    let (_, entry) = place.ledger().await?;
+    let entry = place.entry().await?;
     let name = place.name.to_string();
     let (standing, _) = state_of(entry.as_ref(), &name);
     let database = place.database()?;

@@ -5,7 +5,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{Place, ReportError};
-use crate::ledger::{self, Decided, Entry, Ledger, Outbox};
+use crate::ledger::{self, Decided, Decisions, Entry, Outbox};
 use crate::schema::{ChangeRecord, Outcome, Shape};
 
 /// How far back the outbox is searched for what a waiting change was.
@@ -41,7 +41,7 @@ pub struct Pending {
 pub(super) async fn pending(
     place: &Place<'_>,
     shape: &Shape,
-    ledger: &Ledger,
+    decisions: &Decisions,
     entry: Option<&Entry>,
 ) -> Result<Vec<Pending>, ReportError> {
     let mut found: Vec<(PendingKind, Uuid, Option<ChangeRecord>, String)> =
@@ -55,7 +55,7 @@ pub(super) async fn pending(
     let several = found.len() > 1;
     let mut all = Vec::with_capacity(found.len());
     for (kind, change, record, reason) in found {
-        let decided: Option<Decided> = ledger.decisions().read(change).await?;
+        let decided: Option<Decided> = decisions.read(change).await?;
         let command = |verdict: &str| {
             let change = if several { format!(" {change}") } else { String::new() };
             format!("lakeward schema {verdict} {}{change}", place.argument())

@@ -89,7 +89,7 @@ pub async fn plan(config: &Config, table: &str, statement: &str) -> Result<PlanR
     let place = Place::find(config, table)?;
     let log = place.log().await?;
     let state = place.state(&log, None).await?;
-    let (_, entry) = place.ledger().await?;
+    let entry = place.entry().await?;
     let (standing, reason) = state_of(entry.as_ref(), &place.name.to_string());
     let foretold = place.database()?.foretell(&state.shape, statement).await?;
     if let Foretold::Misfit(finding) = foretold {

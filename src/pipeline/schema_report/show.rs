@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::pending::{Pending, pending};
 use super::{At, Place, ReportError};
 use crate::config::Config;
-use crate::ledger::{Entry, TableState};
+use crate::ledger::Entry;
 use crate::schema::{HeldAction, Origin, Shape};
 
 /// What `lakeward schema show` tells.
@@ -63,8 +63,9 @@ pub async fn show(config: &Config, table: &str, at: Option<&At>) -> Result<ShowR
     let place = Place::find(config, table)?;
     let log = place.log().await?;
     let state = place.state(&log, at).await?;
-    let (ledger, entry) = place.ledger().await?;
-    let waiting = if at.is_none() { pending(&place, &state.shape, &ledger, entry.as_ref()).await? } else { Vec::new() };
+    let (decisions, entry) = (place.decisions()?, place.entry().await?);
+    let waiting =
+        if at.is_none() { pending(&place, &state.shape, &decisions, entry.as_ref()).await? } else { Vec::new() };
     let now = at.is_none().then(|| state_of(entry.as_ref(), &place.name.to_string()));
     Ok(ShowReport {
         source: place.source.name.clone(),
@@ -85,11 +86,7 @@ pub async fn show(config: &Config, table: &str, at: Option<&At>) -> Result<ShowR
 pub(super) fn state_of(entry: Option<&Entry>, table: &str) -> (&'static str, Option<String>) {
     match entry.and_then(|entry| entry.tables.get(table)) {
         None => ("not captured", None),
-        Some(TableState::Loading { .. }) => ("loading", None),
-        Some(TableState::Streaming) => ("streaming", None),
-        Some(TableState::Stopped { reason, .. }) => ("stopped", Some(reason.clone())),
-        Some(TableState::Waiting { reason, .. }) => ("waiting", Some(reason.clone())),
-        Some(TableState::Dropped { .. }) => ("dropped", None),
+        Some(state) => (state.word(), state.reason().map(str::to_owned)),
     }
 }
 

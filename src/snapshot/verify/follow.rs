@@ -47,7 +47,7 @@ impl Follower {
     /// What the table is known to hold.
     async fn position(&self, table: &TableName) -> Result<String, Error> {
         let unfit = |why: String| Error::Unfit { table: table.to_string(), why };
-        let (_, entry) = Ledger::open(self.store.clone()).await?;
+        let entry = Ledger::read(self.store.clone()).await?;
         let entry = entry.ok_or_else(|| {
             unfit(format!("nothing of source `{}` is in the lake yet; `lakeward run` loads it", self.source))
         })?;
