@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use super::LoadError;
+use crate::pipeline::schema_report::ReportError;
 use crate::snapshot::verify;
 use crate::source::{self, ProblemKind};
 use crate::{lake, ledger, notice, pipeline};
@@ -187,6 +188,15 @@ impl From<&verify::Error> for Exit {
     }
 }
 
+impl From<&ReportError> for Exit {
+    fn from(error: &ReportError) -> Self {
+        match error {
+            ReportError::Question(_) => Self::Configuration,
+            ReportError::Failed(error) => error.into(),
+        }
+    }
+}
+
 impl From<ProblemKind> for Exit {
     fn from(kind: ProblemKind) -> Self {
         match kind {
@@ -207,7 +217,8 @@ pub(super) fn of_error(error: &anyhow::Error) -> Exit {
         let lake = || cause.downcast_ref::<lake::Error>().map(Exit::from);
         let source = || cause.downcast_ref::<source::Error>().map(Exit::from);
         let notice = || cause.downcast_ref::<notice::Error>().map(Exit::from);
-        load.or_else(usage).or_else(pipeline).or_else(notice).or_else(lake).or_else(source)
+        let report = || cause.downcast_ref::<ReportError>().map(Exit::from);
+        load.or_else(usage).or_else(report).or_else(pipeline).or_else(notice).or_else(lake).or_else(source)
     };
     error.chain().find_map(known).unwrap_or(Exit::Unexpected)
 }

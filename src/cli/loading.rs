@@ -6,14 +6,13 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::exit::{self, Usage};
+use super::exit;
 use super::run::Signals;
 use super::schema::who;
 use super::{Exit, output};
 use crate::config::Config;
 use crate::ledger::Wish;
 use crate::pipeline::load_request::{Asking, LoadReport, Wanted};
-use crate::pipeline::schema_report::ReportError;
 use crate::pipeline::{self};
 
 /// How often the ledger is asked how far it is.
@@ -30,13 +29,6 @@ struct Report {
     tables: Vec<LoadReport>,
 }
 
-pub(super) fn failed(error: ReportError) -> anyhow::Error {
-    match error {
-        ReportError::Question(text) => Usage(text).into(),
-        ReportError::Failed(error) => error.into(),
-    }
-}
-
 /// Enters requests, and says which tables need none.
 pub(super) async fn requested(
     config: &Config,
@@ -47,7 +39,7 @@ pub(super) async fn requested(
     let mut all = Vec::new();
     for of_source in wanted {
         let mut asking = Asking::new(config, of_source, wish);
-        let entered = asking.enter(reason.map(str::to_owned), who()).await.map_err(failed)?;
+        let entered = asking.enter(reason.map(str::to_owned), who()).await?;
         for table in asking.wanted.tables.iter().filter(|table| !entered.contains(table)) {
             output::complain(&match wish {
                 Wish::Resync => format!("{table} is being resynced already"),
@@ -71,7 +63,7 @@ pub(super) async fn follow(config: &Config, asking: Vec<Asking>, wait: bool, jso
             let ended = one_source(config, one, &stop).await?;
             exit = Exit::most_urgent([exit, ended]);
         }
-        reports.extend(one.reports().await.map_err(failed)?);
+        reports.extend(one.reports().await?);
     }
     listener.abort();
     let unsettled = reports.iter().any(|report| !report.is_settled());
@@ -99,7 +91,7 @@ pub(super) async fn follow(config: &Config, asking: Vec<Asking>, wait: bool, jso
 async fn one_source(config: &Config, asking: &Asking, stop: &CancellationToken) -> anyhow::Result<Exit> {
     let mut teller = Teller::default();
     loop {
-        let reports = asking.reports().await.map_err(failed)?;
+        let reports = asking.reports().await?;
         if reports.iter().all(LoadReport::is_settled) {
             let whole = |report: &LoadReport| report.state == "streaming" || asking.wish == Wish::Cancel;
             let stopped = !reports.iter().all(whole);
@@ -108,7 +100,7 @@ async fn one_source(config: &Config, asking: &Asking, stop: &CancellationToken) 
         if stop.is_cancelled() {
             return Ok(Exit::Interrupted);
         }
-        match asking.holder().await.map_err(failed)? {
+        match asking.holder().await? {
             Some(_) => teller.tell(&reports),
             None => {
                 output::complain(&format!("nobody runs source `{}`: running it here", asking.wanted.source));

@@ -19,6 +19,11 @@ pub(super) fn print_json<T: Serialize>(value: &T) -> anyhow::Result<()> {
     print(&serde_json::to_string_pretty(value).context("the result has no JSON form")?)
 }
 
+/// Prints an answer as it was asked for.
+pub(super) fn answer<T: Serialize>(json: bool, answer: &T, text: impl Fn(&T) -> String) -> anyhow::Result<()> {
+    if json { print_json(answer) } else { print(&text(answer)) }
+}
+
 /// Prints `text` to stderr; where even that fails there is nobody left to tell.
 pub(super) fn complain(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");

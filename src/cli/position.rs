@@ -7,10 +7,8 @@ use std::path::Path;
 use clap::Args;
 use serde::Serialize;
 
-use super::exit::Usage;
 use super::{Exit, load_config, output};
 use crate::pipeline::position_report::{self as report, Moment, SourceCut, SourcePosition};
-use crate::pipeline::schema_report::ReportError;
 
 #[derive(Debug, Args)]
 pub struct Position {
@@ -50,20 +48,20 @@ impl Position {
         let source = self.source.as_deref();
         match &self.at {
             None => {
-                let sources = report::positions(&config, source).await.map_err(failed)?;
+                let sources = report::positions(&config, source).await?;
                 let exit = Exit::most_urgent(sources.iter().map(exit_of));
                 let answer = Positions { exit_code: exit.code(), sources: &sources };
-                print(self.json, &answer, || text::positions(&sources))?;
+                output::answer(self.json, &answer, |_| text::positions(&sources))?;
                 Ok(exit)
             }
             Some(at) => {
-                let cuts = report::cuts(&config, at, source, &self.tables).await.map_err(failed)?;
+                let cuts = report::cuts(&config, at, source, &self.tables).await?;
                 let tables = cuts.iter().filter_map(|cut| cut.cut.as_ref()).flat_map(|cut| &cut.tables);
                 // Of tables that were named each is expected to be there.
                 let lacks = tables.filter(|table| table.missing || !self.tables.is_empty() && table.version.is_none());
                 let exit = if lacks.count() > 0 { Exit::TableStopped } else { Exit::Ok };
                 let answer = Cuts { exit_code: exit.code(), cuts: &cuts };
-                print(self.json, &answer, || text::cuts(&cuts))?;
+                output::answer(self.json, &answer, |_| text::cuts(&cuts))?;
                 Ok(exit)
             }
         }
@@ -75,16 +73,5 @@ fn exit_of(source: &SourcePosition) -> Exit {
         (Some(error), _) => error.into(),
         (None, Some(_)) => Exit::PositionLost,
         (None, None) => Exit::Ok,
-    }
-}
-
-fn print<T: Serialize>(json: bool, answer: &T, text: impl Fn() -> String) -> anyhow::Result<()> {
-    if json { output::print_json(answer) } else { output::print(&text()) }
-}
-
-fn failed(error: ReportError) -> anyhow::Error {
-    match error {
-        ReportError::Question(text) => Usage(text).into(),
-        ReportError::Failed(error) => error.into(),
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::Args;
 
 use super::exit::Usage;
-use super::loading::{self, failed, requested};
+use super::loading::{self, requested};
 use super::output::Align::{Left, Right};
 use super::{Exit, load_config, output};
 use crate::ledger::Wish;
@@ -43,7 +43,7 @@ impl Resync {
     pub async fn run(self, path: Option<&Path>) -> anyhow::Result<Exit> {
         let config = load_config(path)?;
         if self.status {
-            let reports = load_request::under_way(&config).await.map_err(failed)?;
+            let reports = load_request::under_way(&config).await?;
             if self.json {
                 output::print_json(&reports)?;
             } else {
@@ -55,7 +55,7 @@ impl Resync {
             Some(source) => load_request::all_of(&config, source).await,
             None => load_request::named(&config, &self.tables).await,
         };
-        let wanted = wanted.map_err(failed)?;
+        let wanted = wanted?;
         if wanted.iter().all(|of_source| of_source.tables.is_empty()) {
             return Err(Usage("there is no table to resync".to_owned()).into());
         }

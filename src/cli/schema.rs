@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::exit::Usage;
 use super::{Exit, load_config, output};
-use crate::pipeline::schema_report::{self as report, At, PlanOutcome, PlanReport, ReportError};
+use crate::pipeline::schema_report::{self as report, At, PlanOutcome, PlanReport};
 use crate::schema::Verdict;
 
 #[derive(Debug, Args)]
@@ -111,26 +111,26 @@ impl Schema {
         let config = load_config(path)?;
         match self.question {
             Question::Show(Show { table, at, json }) => {
-                let shown = report::show(&config, &table, at.as_ref()).await.map_err(failed)?;
-                print(json, &shown, text::show)?;
+                let shown = report::show(&config, &table, at.as_ref()).await?;
+                output::answer(json, &shown, text::show)?;
             }
             Question::History(History { table, at, json }) => {
-                let history = report::history(&config, &table, at.as_ref()).await.map_err(failed)?;
-                print(json, &history, text::history)?;
+                let history = report::history(&config, &table, at.as_ref()).await?;
+                output::answer(json, &history, text::history)?;
             }
             Question::Diff(Diff { table, at, to, json }) => {
                 let diff = match &at {
                     None => report::diff_source(&config, &table).await,
                     Some(at) => report::diff_points(&config, &table, at, to.as_ref()).await,
                 };
-                print(json, &diff.map_err(failed)?, text::diff)?;
+                output::answer(json, &diff?, text::diff)?;
             }
             Question::Plan(Plan { table, statement, json }) => {
                 let statement = statement_of(statement)?;
-                let plan = report::plan(&config, &table, &statement).await.map_err(failed)?;
+                let plan = report::plan(&config, &table, &statement).await?;
                 let exit = exit_of(&plan);
                 let answer = Answer { exit_code: exit.code(), plan: &plan };
-                print(json, &answer, |answer| text::plan(answer.plan))?;
+                output::answer(json, &answer, |answer| text::plan(answer.plan))?;
                 return Ok(exit);
             }
             Question::Approve(decide) => return decide.run(&config, Verdict::Approve).await,
@@ -143,8 +143,8 @@ impl Schema {
 impl Decide {
     async fn run(self, config: &crate::config::Config, verdict: Verdict) -> anyhow::Result<Exit> {
         let change = self.change.as_deref();
-        let decided = report::decide_change(config, &self.table, change, verdict, who()).await.map_err(failed)?;
-        print(self.json, &decided, text::decided)?;
+        let decided = report::decide_change(config, &self.table, change, verdict, who()).await?;
+        output::answer(self.json, &decided, text::decided)?;
         Ok(Exit::Ok)
     }
 }
@@ -155,17 +155,6 @@ struct Answer<'a> {
     exit_code: u8,
     #[serde(flatten)]
     plan: &'a PlanReport,
-}
-
-fn print<T: Serialize>(json: bool, report: &T, text: impl Fn(&T) -> String) -> anyhow::Result<()> {
-    if json { output::print_json(report) } else { output::print(&text(report)) }
-}
-
-fn failed(error: ReportError) -> anyhow::Error {
-    match error {
-        ReportError::Question(text) => Usage(text).into(),
-        ReportError::Failed(error) => error.into(),
-    }
 }
 
 fn statement_of(argument: String) -> anyhow::Result<String> {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::Args;
 
-use super::loading::{self, failed, requested};
+use super::loading::{self, requested};
 use super::{Exit, load_config};
 use crate::ledger::Wish;
 use crate::pipeline::load_request;
@@ -25,7 +25,7 @@ pub struct Snapshot {
 impl Snapshot {
     pub async fn run(self, path: Option<&Path>) -> anyhow::Result<Exit> {
         let config = load_config(path)?;
-        let wanted = load_request::named(&config, &self.tables).await.map_err(failed)?;
+        let wanted = load_request::named(&config, &self.tables).await?;
         let asking = requested(&config, wanted, Wish::Snapshot, None).await?;
         loading::follow(&config, asking, !self.no_wait, self.json).await
     }

@@ -6,9 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::exit::Usage;
 use super::{Exit, load_config, output};
-use crate::pipeline::schema_report::ReportError;
 use crate::pipeline::verify::{self, Outcome, TableVerdict, VerifyRequest};
 use crate::snapshot::verify::{Difference, Error, Kind, Options, Proof};
 
@@ -63,10 +61,7 @@ impl Verify {
             ..Options::default()
         };
         let request = VerifyRequest { tables: self.tables, source: self.source, options };
-        let verdicts = verify::verify(&config, &request).await.map_err(|error| match error {
-            ReportError::Question(text) => anyhow::Error::from(Usage(text)),
-            ReportError::Failed(error) => error.into(),
-        })?;
+        let verdicts = verify::verify(&config, &request).await?;
         let exit = exit_of(&verdicts, !request.tables.is_empty());
         if self.json {
             let equal = verdicts.iter().all(|verdict| verdict.outcome == Outcome::Equal);

@@ -9,7 +9,7 @@ use url::Url;
 
 use super::commit::{self, Committed, app_id};
 use super::store::{Lake, unreachable};
-use super::table::{LoadedTable, load};
+use super::table::{LoadedTable, find, load};
 use super::{Error, data_file};
 use crate::schema::{ChangeRecord, Shape, TableName};
 
@@ -54,20 +54,14 @@ pub struct TableLog {
     url: Url,
     log_store: LogStoreRef,
     app_id: String,
-    newest: u64,
-    position: String,
+    newest: LoadedTable,
 }
 
 impl TableLog {
     /// `None` when the lake has no such table.
     pub async fn open(lake: &Lake, source: &str, name: &TableName) -> Result<Option<Self>, Error> {
         let url = lake.table_url(source, name);
-        // Looking at a table must not make its folder.
-        if url.to_file_path().is_ok_and(|folder| !folder.exists()) {
-            return Ok(None);
-        }
-        let log_store = lake.log_store(&url)?;
-        let Some(loaded) = load(lake, source, name, &url, &log_store, None).await? else { return Ok(None) };
+        let Some((log_store, newest)) = find(lake, source, name, &url).await? else { return Ok(None) };
         Ok(Some(Self {
             lake: lake.clone(),
             source: source.to_owned(),
@@ -75,34 +69,39 @@ impl TableLog {
             url,
             log_store,
             app_id: app_id(source, name),
-            newest: loaded.version,
-            position: loaded.note.stretch.position,
+            newest,
         }))
     }
 
     pub fn newest(&self) -> u64 {
-        self.newest
+        self.newest.version
     }
 
     /// Of the source's log, after lakeward's last commit.
     pub fn position(&self) -> &str {
-        &self.position
+        &self.newest.note.stretch.position
     }
 
     /// The table as of this version.
     pub async fn state(&self, version: u64) -> Result<TableState, Error> {
-        let loaded = load(&self.lake, &self.source, &self.name, &self.url, &self.log_store, Some(version)).await?;
-        let LoadedTable { version, note, shape, adds, .. } = loaded.ok_or_else(|| Error::Table {
-            table: self.name.to_string(),
-            finding: format!("its log does not reach back to version {version}"),
-            remedy: "ask about a later version".to_owned(),
-        })?;
+        let earlier;
+        let LoadedTable { version, note, shape, adds, .. } = if version == self.newest.version {
+            &self.newest
+        } else {
+            let loaded = load(&self.lake, &self.source, &self.name, &self.url, &self.log_store, Some(version)).await?;
+            earlier = loaded.ok_or_else(|| Error::Table {
+                table: self.name.to_string(),
+                finding: format!("its log does not reach back to version {version}"),
+                remedy: "ask about a later version".to_owned(),
+            })?;
+            &earlier
+        };
         let file_bytes: Vec<u64> = adds.iter().map(|add| u64::try_from(add.size).unwrap_or(0)).collect();
         let rows = adds.iter().map(data_file::live_rows_told).sum();
         Ok(TableState {
-            version,
-            position: note.stretch.position,
-            shape,
+            version: *version,
+            position: note.stretch.position.clone(),
+            shape: shape.clone(),
             files: adds.len() as u64,
             bytes: file_bytes.iter().sum(),
             rows,
@@ -118,7 +117,7 @@ impl TableLog {
     /// The last commit that this holds of, which holds of all earlier ones.
     pub async fn last_where(&self, holds: impl Fn(&LogEntry) -> bool) -> Result<Option<LogEntry>, Error> {
         let mut found = None;
-        let (mut low, mut high) = (0, self.newest + 1);
+        let (mut low, mut high) = (0, self.newest() + 1);
         // Everything before `low` holds, nothing from `high` on does.
         while low < high {
             let middle = low + (high - low) / 2;
@@ -179,7 +178,7 @@ impl TableLog {
 
     /// The first commit of lakeward's after this version.
     pub async fn next(&self, version: u64) -> Result<Option<LogEntry>, Error> {
-        for version in version + 1..=self.newest {
+        for version in version + 1..=self.newest() {
             if let Some(entry) = self.read(version).await?.and_then(|text| self.entry(version, &text)) {
                 return Ok(Some(entry));
             }

@@ -23,7 +23,7 @@ use super::key::KeyHasher;
 use super::locator::{FileId, KeyHash, MemoryLocator, RowAddress, RowLocator};
 use super::row_hash::hash_rows;
 use super::store::unreachable;
-use super::table::{LoadedTable, load, read_deletion_vector};
+use super::table::{LoadedTable, find, load, read_deletion_vector};
 use super::{Error, Lake, commit, data_file};
 use crate::schema::{Column, Origin, Shape, TableName, TableSchema};
 
@@ -90,12 +90,7 @@ impl Picture {
     /// The newest version; `None` where the lake has no such table.
     pub async fn open(lake: &Lake, source: &str, name: &TableName) -> Result<Option<Self>, Error> {
         let url = lake.table_url(source, name);
-        // Looking at a table must not make its folder.
-        if url.to_file_path().is_ok_and(|folder| !folder.exists()) {
-            return Ok(None);
-        }
-        let log_store = lake.log_store(&url)?;
-        let Some(loaded) = load(lake, source, name, &url, &log_store, None).await? else { return Ok(None) };
+        let Some((log_store, loaded)) = find(lake, source, name, &url).await? else { return Ok(None) };
         let shape = Arc::new(loaded.shape.clone());
         let arrow = |source| Error::Arrow { table: name.to_string(), source };
         let mut picture = Self {

@@ -47,7 +47,7 @@ pub use chunk::{ChunkWriter, StagedChunk};
 use evolve::Evolved;
 use index::check_keys;
 pub(super) use index::read_deletion_vector;
-pub(super) use load::{Loaded as LoadedTable, load};
+pub(super) use load::{Loaded as LoadedTable, find, load};
 use loading::Loading;
 pub use merge_chunk::Merged;
 use pending::Pending;
@@ -172,8 +172,7 @@ impl Table {
         again: Option<&Self>,
     ) -> Result<Option<(Self, Vec<Add>)>, Error> {
         let url = place.url(lake, source, name);
-        let log_store = lake.log_store(&url)?;
-        let Some(loaded) = load(lake, source, name, &url, &log_store, None).await? else { return Ok(None) };
+        let Some((log_store, loaded)) = find(lake, source, name, &url).await? else { return Ok(None) };
         let shape = Arc::new(loaded.shape);
         let hasher = match again {
             Some(before) => before.hasher.of_shape(&shape),
@@ -209,10 +208,8 @@ impl Table {
 
     /// What a report needs to know of a table, without opening it.
     pub async fn summary(lake: &Lake, source: &str, name: &TableName) -> Result<Option<TableSummary>, Error> {
-        let url = lake.table_url(source, name);
-        let log_store = lake.log_store(&url)?;
-        let loaded = load(lake, source, name, &url, &log_store, None).await?;
-        Ok(loaded.map(|loaded| {
+        let found = find(lake, source, name, &lake.table_url(source, name)).await?;
+        Ok(found.map(|(_, loaded)| {
             let rows = loaded.adds.iter().map(data_file::live_rows_told).sum();
             let (load, finished) = (loaded.note.load, loaded.note.loaded);
             let position = loaded.note.stretch.position;

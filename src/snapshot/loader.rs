@@ -247,11 +247,6 @@ impl<S: Source> Loader<S> {
         })
     }
 
-    /// Rows of each table that are merged.
-    pub fn rows(&self) -> impl Iterator<Item = (&TableName, u64)> {
-        self.tables.iter().map(|(name, load)| (name, load.rows))
-    }
-
     /// Takes the tables that can't be loaded.
     pub fn take_stopped(&mut self) -> Vec<(TableName, Error)> {
         std::mem::take(&mut self.stopped)
@@ -295,11 +290,9 @@ impl<S: Source> Loader<S> {
         let held_max = self.settings.parallelism * HELD_FACTOR;
         let mut held: usize = self.tables.values().map(Load::held).sum();
         // Those that have the least under way go first.
-        let mut order: Vec<(usize, TableName)> =
-            self.tables.iter().map(|(name, load)| (load.held(), name.clone())).collect();
-        order.sort();
-        for (_, name) in order {
-            let Some(load) = self.tables.get_mut(&name) else { continue };
+        let mut order: Vec<(&TableName, &mut Load)> = self.tables.iter_mut().collect();
+        order.sort_by_key(|(_, load)| load.held());
+        for (name, load) in order {
             if !load.visible || load.not_before.is_some_and(|at| at > now) {
                 continue;
             }

@@ -70,6 +70,21 @@ pub(in crate::lake) async fn load(
     Ok(Some(Loaded { version, note, noted, shape, metadata, adds }))
 }
 
+/// A table's log as of its newest version, where there is one. A folder that is not there is not made.
+pub(in crate::lake) async fn find(
+    lake: &Lake,
+    source: &str,
+    name: &TableName,
+    url: &Url,
+) -> Result<Option<(LogStoreRef, Loaded)>, Error> {
+    if url.to_file_path().is_ok_and(|folder| !folder.exists()) {
+        return Ok(None);
+    }
+    let log_store = lake.log_store(url)?;
+    let loaded = load(lake, source, name, url, &log_store, None).await?;
+    Ok(loaded.map(|loaded| (log_store, loaded)))
+}
+
 /// Walks back from the newest entry to the last one of ours: usually the first looked at.
 async fn last_note(log_store: &LogStoreRef, newest: u64, app_id: &str) -> Result<Option<(u64, CommitNote)>, Error> {
     for version in (0..=newest).rev() {

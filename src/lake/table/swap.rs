@@ -23,7 +23,7 @@ use super::super::locator::FileId;
 use super::super::store::{Lake, cause_text, unreachable};
 use super::super::{Error, delta_schema, step};
 use super::place::{Place, folder};
-use super::{REBASE_MAX, Table, load, remove};
+use super::{REBASE_MAX, Table, find, remove};
 use crate::schema::TableName;
 
 /// Where a Delta table's log is.
@@ -176,8 +176,7 @@ fn moved(files: &BTreeMap<FileId, DataFile>, folder: &str) -> BTreeMap<FileId, D
 /// Whether the table's own log has files of a hidden build, be it only for older versions.
 async fn is_referred_to(lake: &Lake, source: &str, name: &TableName, id: Uuid) -> Result<bool, Error> {
     let url = Place::Open.url(lake, source, name);
-    let log_store = lake.log_store(&url)?;
-    let Some(loaded) = load(lake, source, name, &url, &log_store, None).await? else { return Ok(false) };
+    let Some((log_store, loaded)) = find(lake, source, name, &url).await? else { return Ok(false) };
     let prefix = format!("{}/", folder(id));
     if loaded.note.loaded == Some(id) || loaded.adds.iter().any(|add| add.path.starts_with(&prefix)) {
         return Ok(true);

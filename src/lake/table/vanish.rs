@@ -44,15 +44,20 @@ impl View<'_> {
         if nowhere.keys.len() > NAMES_MAX {
             return Ok(Some(Vanished::unnamed(nowhere.count)));
         }
+        let goes = |op: &Op| matches!(op, Op::Delete | Op::UpdateOldKey);
         let mut unnamed: HashSet<KeyHash> = nowhere.keys.iter().copied().collect();
         let mut names = Vec::with_capacity(unnamed.len());
         for part in 0..set.parts() {
+            if unnamed.is_empty() {
+                break;
+            }
             let rows = set.load(part).await?;
+            if !rows.ops.iter().any(goes) {
+                continue;
+            }
             let keys = self.hash(&rows.rows)?.into_iter().zip(&rows.ops).zip(0_u32..);
-            let wanted: Vec<u32> = keys
-                .filter(|((key, op), _)| matches!(op, Op::Delete | Op::UpdateOldKey) && unnamed.remove(key))
-                .map(|(_, row)| row)
-                .collect();
+            let wanted: Vec<u32> =
+                keys.filter(|((key, op), _)| goes(op) && unnamed.remove(key)).map(|(_, row)| row).collect();
             if !wanted.is_empty() {
                 let wanted = take_record_batch(&rows.rows, &UInt32Array::from(wanted));
                 names.extend(self.names(&wanted.map_err(|source| self.arrow(source))?)?);
