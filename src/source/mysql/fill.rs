@@ -19,14 +19,11 @@ use super::flavor::Vendor;
 use super::layout::labels;
 use super::literal::Literal;
 use super::marker::SessionState;
+use super::sql_mode::{EMPTY_STRING_IS_NULL, STRICT};
 use super::temporal::Civil;
 use super::value;
 use super::wire::Fault;
 use written::{Exact, clock, date, time, year_of};
-
-/// MariaDB: `''` is NULL.
-const EMPTY_STRING_IS_NULL: u64 = 1 << 32;
-const STRICT: u64 = 1 << 21 | 1 << 22;
 
 /// What only the server's time zone tables tell.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -32,9 +32,9 @@ pub async fn foretell(
     let name = &shape.lake.name;
     let mut session = Session::open(config).await?;
     let collations = catalog::collations(&mut session).await?;
-    let known = catalog::tables(&mut session, config, contracts, &collations).await?;
+    let known = catalog::table(&mut session, config, contracts, &collations, name).await?;
     let found = layout::read(&mut session, std::slice::from_ref(name)).await?.remove(name);
-    let (Some(table), Some(layout)) = (known.into_iter().find(|table| table.schema.name == *name), found) else {
+    let (Some(table), Some(layout)) = (known, found) else {
         return Ok(Foretold::Misfit(format!("{name} is not at the source, or `tables` does not select it")));
     };
     let settings = settings(&mut session, &collations).await?;

@@ -9,16 +9,14 @@ const ORACLE: u64 = 1 << 9;
 const NO_BACKSLASH_ESCAPES: u64 = 1 << 20;
 const STRICT_TRANS_TABLES: u64 = 1 << 21;
 const STRICT_ALL_TABLES: u64 = 1 << 22;
+pub const STRICT: u64 = STRICT_TRANS_TABLES | STRICT_ALL_TABLES;
 const PAD_CHAR_TO_FULL_LENGTH: u64 = 1 << 31;
 /// MariaDB: `''` is NULL.
-const EMPTY_STRING_IS_NULL: u64 = 1 << 32;
+pub const EMPTY_STRING_IS_NULL: u64 = 1 << 32;
 
 /// What becomes of values that don't fit.
 pub fn session(sql_mode: u64) -> Session {
-    Session {
-        strict: sql_mode & (STRICT_TRANS_TABLES | STRICT_ALL_TABLES) != 0,
-        pads_char: sql_mode & PAD_CHAR_TO_FULL_LENGTH != 0,
-    }
+    Session { strict: sql_mode & STRICT != 0, pads_char: sql_mode & PAD_CHAR_TO_FULL_LENGTH != 0 }
 }
 
 /// Whether the mode may make the statement's words mean others than they do here.

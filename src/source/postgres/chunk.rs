@@ -22,12 +22,8 @@ use crate::source::{Chunk, ChunkEvent, ChunkRead, Error, KeyBound, Position, chu
 /// What is read in a snapshot of now, for messages.
 const PLACE: &str = "the present";
 
-/// A transaction that holds the table as it is, and what it is.
-async fn open(
-    config: &SourceConfig,
-    contracts: &Contracts,
-    name: &TableName,
-) -> Result<(PgConnection, CatalogTable, TableSchema), Error> {
+/// A transaction that holds the table as it is.
+async fn open(config: &SourceConfig, name: &TableName) -> Result<PgConnection, Error> {
     let mut connection = connect(config).await?;
     execute(&mut connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     execute(&mut connection, "SET LOCAL statement_timeout = 0").await?;
@@ -44,13 +40,7 @@ async fn open(
     // Since 17. The first statement that takes a snapshot.
     execute(&mut connection, "SELECT set_config(name, '0', true) FROM pg_settings WHERE name = 'transaction_timeout'")
         .await?;
-    let mut described = catalog::described(&mut connection, std::slice::from_ref(name)).await?;
-    if let Some(publication) = publication::find(&mut connection, &config.publication).await? {
-        publication.mark(&mut described);
-    }
-    let table = described.into_iter().next().ok_or_else(|| missing(name))?;
-    let schema = table.contracted(config, contracts)?;
-    Ok((connection, table, schema))
+    Ok(connection)
 }
 
 fn missing(name: &TableName) -> Error {
@@ -64,12 +54,13 @@ fn named(name: &TableName) -> String {
 /// See [`crate::source::Source::next_chunk`].
 pub async fn next(
     config: &SourceConfig,
-    contracts: &Contracts,
     schema: &TableSchema,
     after: Option<&KeyBound>,
     rows: u64,
 ) -> Result<Chunk, Error> {
-    let (mut connection, table, _) = open(config, contracts, &schema.name).await?;
+    let mut connection = open(config, &schema.name).await?;
+    let described = catalog::described(&mut connection, std::slice::from_ref(&schema.name)).await?;
+    let table = described.into_iter().next().ok_or_else(|| missing(&schema.name))?;
     let Some(key) = Key::new(&mut connection, &table, schema).await? else {
         return match after {
             // The first chunk was the whole table then.
@@ -106,7 +97,10 @@ pub async fn read(
     filter: Option<&str>,
     out: &mpsc::Sender<ChunkEvent>,
 ) -> Result<ChunkRead, Error> {
-    let (mut connection, table, schema) = open(config, contracts, name).await?;
+    let mut connection = open(config, name).await?;
+    let described = publication::described(&mut connection, config, std::slice::from_ref(name)).await?;
+    let table = described.into_iter().next().ok_or_else(|| missing(name))?;
+    let schema = table.contracted(config, contracts)?;
     let mut conditions = Vec::new();
     if chunk.after.is_some() || chunk.to.is_some() {
         let void = || Error::BoundsVoid { table: name.to_string() };

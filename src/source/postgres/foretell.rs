@@ -54,10 +54,7 @@ pub async fn foretell(
 ) -> Result<Foretold, Error> {
     let name = &shape.lake.name;
     let mut connection = connection::connect(config).await?;
-    let mut described = catalog::described(&mut connection, std::slice::from_ref(name)).await?;
-    if let Some(publication) = publication::find(&mut connection, &config.publication).await? {
-        publication.mark(&mut described);
-    }
+    let mut described = publication::described(&mut connection, config, std::slice::from_ref(name)).await?;
     let Some(table) = described.pop() else {
         return Ok(Foretold::Misfit(format!("{name} is not at the source")));
     };

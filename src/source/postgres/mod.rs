@@ -243,7 +243,7 @@ impl Source for PostgresSource {
     }
 
     async fn next_chunk(&self, table: &TableSchema, after: Option<&KeyBound>, rows: u64) -> Result<Chunk, Error> {
-        chunk::next(&self.config, &self.contracts, table, after, rows).await
+        chunk::next(&self.config, table, after, rows).await
     }
 
     async fn read_chunk(

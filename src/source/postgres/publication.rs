@@ -12,7 +12,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
 use tracing::info;
 
-use super::catalog::{CatalogTable, Published, parse};
+use super::catalog::{self, CatalogTable, Published, parse};
 use super::connection::{query_error, quote_identifier};
 use crate::config::{Contracts, SourceConfig, WithoutKey};
 use crate::schema::TableName;
@@ -78,6 +78,20 @@ const PUBLICATION: &str = "
             FROM pg_publication_tables t WHERE t.pubname = p.pubname), '[]')
     )::text
     FROM pg_publication p WHERE p.pubname = $1";
+
+/// Tables as the catalog has them, and what the source's publication sends of them. Both of one moment, if the connection is
+/// in a transaction that reads repeatably.
+pub async fn described(
+    connection: &mut PgConnection,
+    config: &SourceConfig,
+    tables: &[TableName],
+) -> Result<Vec<CatalogTable>, Error> {
+    let mut described = catalog::described(connection, tables).await?;
+    if let Some(publication) = find(connection, &config.publication).await? {
+        publication.mark(&mut described);
+    }
+    Ok(described)
+}
 
 pub async fn find(connection: &mut PgConnection, name: &str) -> Result<Option<Publication>, Error> {
     let row: Option<String> = sqlx::query_scalar(PUBLICATION)

@@ -229,7 +229,8 @@ pub async fn log_end(connection: &mut PgConnection) -> Result<u64, Error> {
     log_ends(connection).await.map(|(flushed, _)| flushed)
 }
 
-async fn log_ends(connection: &mut PgConnection) -> Result<(u64, u64), Error> {
+/// Up to where the log is on disk, and up to where it is written.
+pub async fn log_ends(connection: &mut PgConnection) -> Result<(u64, u64), Error> {
     let statement = "SELECT pg_current_wal_flush_lsn()::text, pg_current_wal_insert_lsn()::text";
     let (flushed, inserted): (String, String) = sqlx::query_as(statement)
         .fetch_one(connection)

@@ -16,7 +16,7 @@ use tracing::info;
 use uuid::Uuid;
 
 use super::attributes::Description;
-use super::catalog::{self, CatalogTable};
+use super::catalog::CatalogTable;
 use super::connection::{
     connect, connect_replication, parse_lsn, query_error, quote_identifier, quote_literal, replication_privilege,
     sqlstate, wire_text,
@@ -44,11 +44,8 @@ pub struct Opened {
 /// Describes `tables` inside the snapshot of a temporary slot.
 pub async fn open(config: &SourceConfig, notes: &Notes, tables: &[TableName]) -> Result<Opened, Error> {
     let (mut connection, position) = exported(config).await?;
-    let mut described = catalog::described(&mut connection, tables).await?;
     // As of the snapshot, so that the first load holds what the log goes on from.
-    if let Some(publication) = publication::find(&mut connection, &config.publication).await? {
-        publication.mark(&mut described);
-    }
+    let described = publication::described(&mut connection, config, tables).await?;
     let mut found = Vec::with_capacity(tables.len());
     for name in tables {
         let Some(table) = described.iter().find(|table| &table.name() == name) else {

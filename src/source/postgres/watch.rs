@@ -32,9 +32,9 @@ use tracing::warn;
 
 use super::attributes::{Attributes, Description};
 use super::catalog::{self, parse};
-use super::connection::{connect, parse_lsn, query_error, quote_identifier};
+use super::connection::{connect, query_error, quote_identifier};
 use super::newcomers::Newcomers;
-use super::publication;
+use super::{publication, slot};
 use crate::config::{Contracts, SourceConfig};
 use crate::schema::{TableName, TableSchema};
 use crate::source::Error;
@@ -354,25 +354,13 @@ async fn describe(
     // Columns and the publication's lists of them must be of the same moment.
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
     let mut moment = connection.begin_with(begin).await.map_err(transaction)?;
-    let at = log_end(&mut moment).await?;
+    let (_, at) = slot::log_ends(&mut moment).await?;
     let mut described = Vec::new();
     if !tables.is_empty() {
-        described = catalog::described(&mut moment, tables).await?;
-        if let Some(publication) = publication::find(&mut moment, &config.publication).await? {
-            publication.mark(&mut described);
-        }
+        described = publication::described(&mut moment, config, tables).await?;
     }
     moment.commit().await.map_err(transaction)?;
     Ok((described.iter().map(Description::from).collect(), at))
-}
-
-async fn log_end(connection: &mut PgConnection) -> Result<u64, Error> {
-    let statement = "SELECT pg_current_wal_insert_lsn()::text";
-    let end: String = sqlx::query_scalar(statement)
-        .fetch_one(connection)
-        .await
-        .map_err(|error| query_error("reading the log's end", &error))?;
-    parse_lsn(&end).ok_or_else(|| Error::Query { statement: statement.into(), cause: format!("`{end}` is not an LSN") })
 }
 
 async fn see(connection: &mut PgConnection, config: &SourceConfig, tables: &[TableName]) -> Result<Vec<Seen>, Error> {
@@ -449,7 +437,7 @@ impl Watch {
         }
         let appeared = self.newcomers.look(connection, &self.config, &self.contracts).await?;
         let told = is_told(connection).await?;
-        let log_end = log_end(connection).await?;
+        let (_, log_end) = slot::log_ends(connection).await?;
         for (name, print) in changed {
             if self.fresh.remove(&name).as_ref() == Some(&print) {
                 self.prints.insert(name, print);
