@@ -170,12 +170,22 @@ async fn nothing_is_found_that_is_not_there(kind: Kind) {
             text.contains("differs  id = 10000001: `guest` is quiet 1 at the source and quiet 2 in the lake"),
             "{text}"
         );
-        // What is put right is equal again.
-        case.session.run("UPDATE bookings SET note = 'three', guest = 'g' WHERE id IN (10000001, 10000003)").await;
-        case.session.run("UPDATE bookings SET guest = 'g', note = 'whole' WHERE id = 10000007").await;
-        case.session.run("INSERT INTO bookings VALUES (10000555, 'x', 1, NULL)").await;
-        case.catches_up_while_writing(&daemon).await;
+        // What differs is put right, and nothing else.
+        let answer = case.assert_equal(&["--repair", &case.table("bookings")]);
+        assert_eq!(differences(&json!({"tables": answer["repaired"]}), &case.table("bookings")).len(), 4);
+        assert_eq!(case.put_right(&daemon), [(3, 3, 0)], "{}", daemon.log());
         case.assert_equal(&[]);
+
+        // Of two rows, the one that the condition holds for.
+        let wrong = json!({"10000001": {"guest": "z"}, "10000002": {"guest": "z"}});
+        assert!(case.plant("bookings", json!({"key": "id", "set": wrong})));
+        let (code, text, error) = case.lakeward(&["resync", &case.table("bookings"), "--where", "id <= 10000001"]);
+        assert_eq!(code, 0, "{text}{error}\n{}", daemon.log());
+        assert_eq!(case.put_right(&daemon)[1..], [(1, 1, 0)], "{}", daemon.log());
+        let (_, answer) = case.verify(&[&case.table("bookings")]);
+        let left = ("differs".to_owned(), "10000002".to_owned(), "guest".to_owned());
+        assert_eq!(differences(&answer, &case.table("bookings")), BTreeSet::from([left]), "{answer:#}");
+        case.assert_equal(&["--repair"]);
     }
     writers.stop().await;
     case.catches_up(&mut daemon);
@@ -185,6 +195,18 @@ async fn nothing_is_found_that_is_not_there(kind: Kind) {
 }
 
 impl Case {
+    /// Of every repair: rows written, rows removed, and rows that the stream had changed since.
+    fn put_right(&self, daemon: &Daemon) -> Vec<(u64, u64, u64)> {
+        let log = daemon.log();
+        let number = |line: &str, name: &str| -> u64 {
+            let (_, rest) = line.split_once(&format!(" {name}=")).unwrap_or_else(|| panic!("{name} in {line}"));
+            let digits = rest.split(|letter: char| !letter.is_ascii_digit()).next();
+            digits.and_then(|digits| digits.parse().ok()).unwrap_or_else(|| panic!("{name} in {line}"))
+        };
+        let lines = log.lines().filter(|line| line.contains("rows are put right"));
+        lines.map(|line| (number(line, "written"), number(line, "removed"), number(line, "changed_since"))).collect()
+    }
+
     /// Waits for more than a commit's interval: what was written before is in the lake then.
     async fn catches_up_while_writing(&self, daemon: &Daemon) {
         let version = || self.lakeward.tables()[0]["version"].as_u64().expect("a version");
@@ -251,6 +273,16 @@ async fn questions_have_clear_answers(kind: Kind) {
     assert_eq!((&answer["tables"][0]["rows"], &answer["tables"][0]["extra_looked_for"]), (&json!(1), &json!(false)));
     let answer = case.assert_equal(&[&bookings, "--sample", "1"]);
     assert_eq!(answer["tables"][0]["chunks_of"], answer["tables"][0]["chunks"]);
+
+    // Where nobody runs the source, the one who asks for a repair does.
+    let (code, _) = case.verify(&["--repair", &bookings]);
+    assert_eq!(code, 0);
+    if case.plant("bookings", json!({"key": "id", "set": {"2": {"guest": "Bob"}}, "remove": [1], "copy": {"3": 77}})) {
+        let (code, _) = case.verify(&[&bookings]);
+        assert_eq!(code, 3);
+        let answer = case.assert_equal(&["--repair", &bookings]);
+        assert_eq!(differences(&json!({"tables": answer["repaired"]}), &bookings).len(), 3, "{answer:#}");
+    }
 
     // A change that is not in the lake is no difference, but nothing is proven either.
     case.session.run("UPDATE bookings SET nights = 9 WHERE id = 2").await;

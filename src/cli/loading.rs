@@ -45,6 +45,7 @@ pub(super) async fn requested(
                 Wish::Resync => format!("{table} is being resynced already"),
                 Wish::Snapshot => format!("{table} is in the lake, or its load is asked for already"),
                 Wish::Cancel => format!("{table}: its resync is being cancelled already"),
+                Wish::Repair => format!("{table}: nothing is wrong"),
             });
         }
         all.push(asking);
@@ -54,25 +55,13 @@ pub(super) async fn requested(
 
 /// Follows what was asked for to its end, unless nobody wants to `wait`; says how the tables stand then.
 pub(super) async fn follow(config: &Config, asking: Vec<Asking>, wait: bool, json: bool) -> anyhow::Result<Exit> {
-    let stop = CancellationToken::new();
-    let listener = tokio::spawn(Signals::listen()?.stop_on_first_exit_on_second(stop.clone()));
+    let exit = if wait { settle(config, &asking).await? } else { Exit::Ok };
     let mut reports = Vec::new();
-    let mut exit = Exit::Ok;
     for one in &asking {
-        if wait {
-            let ended = one_source(config, one, &stop).await?;
-            exit = Exit::most_urgent([exit, ended]);
-        }
         reports.extend(one.reports().await?);
     }
-    listener.abort();
-    let unsettled = reports.iter().any(|report| !report.is_settled());
-    if wait && stop.is_cancelled() && unsettled {
-        output::complain(
-            "interrupted: the request stays in force, and whoever runs the source carries it out; \
-             `lakeward resync --status` tells how far it is, `lakeward resync --cancel` gives it up",
-        );
-        exit = Exit::Interrupted;
+    if exit == Exit::Interrupted {
+        output::complain("`lakeward resync --status` tells how far it is, `lakeward resync --cancel` gives it up");
     }
     if json {
         output::print_json(&Report { ok: exit == Exit::Ok, exit_code: exit.code(), tables: reports })?;
@@ -83,6 +72,22 @@ pub(super) async fn follow(config: &Config, asking: Vec<Asking>, wait: bool, jso
                 output::print(&format!("{} {}: {error}", report.source, report.table))?;
             }
         }
+    }
+    Ok(exit)
+}
+
+/// Waits until what was asked for is done, or a signal comes.
+pub(super) async fn settle(config: &Config, asking: &[Asking]) -> anyhow::Result<Exit> {
+    let stop = CancellationToken::new();
+    let listener = tokio::spawn(Signals::listen()?.stop_on_first_exit_on_second(stop.clone()));
+    let mut exit = Exit::Ok;
+    for one in asking {
+        let ended = one_source(config, one, &stop).await?;
+        exit = Exit::most_urgent([exit, ended]);
+    }
+    listener.abort();
+    if stop.is_cancelled() && exit == Exit::Interrupted {
+        output::complain("interrupted: the request stays in force, and whoever runs the source carries it out");
     }
     Ok(exit)
 }

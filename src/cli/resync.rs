@@ -7,6 +7,7 @@ use clap::Args;
 use super::exit::Usage;
 use super::loading::{self, requested};
 use super::output::Align::{Left, Right};
+use super::verify::Verify;
 use super::{Exit, load_config, output};
 use crate::ledger::Wish;
 use crate::pipeline::load_request::{self, LoadReport};
@@ -22,6 +23,10 @@ pub struct Resync {
     /// The source whose tables --all means
     #[arg(long, value_name = "NAME", requires = "all")]
     source: Option<String>,
+    /// Only rows that meet this SQL condition at the source: those that differ are read again and put right. Rows that only the
+    /// lake has are not looked for; `lakeward verify --repair` does
+    #[arg(long = "where", value_name = "SQL", requires = "tables", conflicts_with_all = ["all", "cancel", "status", "no_wait"])]
+    condition: Option<String>,
     /// Why; kept with the request and in the log
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
@@ -41,6 +46,9 @@ pub struct Resync {
 
 impl Resync {
     pub async fn run(self, path: Option<&Path>) -> anyhow::Result<Exit> {
+        if let Some(condition) = self.condition {
+            return Verify::repairing(self.tables, condition, self.json).run(path).await;
+        }
         let config = load_config(path)?;
         if self.status {
             let reports = load_request::under_way(&config).await?;

@@ -6,14 +6,20 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::{Exit, load_config, output};
+use super::schema::who;
+use super::{Exit, load_config, loading, output};
+use crate::config::Config;
+use crate::pipeline::load_request::Asking;
 use crate::pipeline::verify::{self, Outcome, TableVerdict, VerifyRequest};
 use crate::snapshot::verify::{Difference, Error, Kind, Options, Proof};
+
+/// Rows of a table that are put right one by one.
+const REPAIRED_MAX: usize = 100_000;
 
 /// Differences that the text shows.
 const SHOWN: usize = 20;
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct Verify {
     /// database.table or schema.table; after its source's name and a slash where several sources have it [default: all]
     #[arg(value_name = "[SOURCE/]TABLE")]
@@ -27,6 +33,9 @@ pub struct Verify {
     /// Look only at rows that meet this SQL condition at the source
     #[arg(long = "where", value_name = "SQL")]
     condition: Option<String>,
+    /// Put right what differs, row by row, and compare again
+    #[arg(long)]
+    repair: bool,
     /// Read no more than this many rows a second at the source [default: no limit]
     #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
     rows_per_second: Option<u64>,
@@ -47,9 +56,26 @@ struct Answer<'a> {
     equal: bool,
     exit_code: u8,
     tables: &'a [TableVerdict],
+    /// How those tables were found that were put right since.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    repaired: Vec<TableVerdict>,
 }
 
 impl Verify {
+    /// For `lakeward resync --where`: rows for which the condition holds are put right.
+    pub(super) fn repairing(tables: Vec<String>, condition: String, json: bool) -> Self {
+        let options = Options::default();
+        Self {
+            tables,
+            condition: Some(condition),
+            repair: true,
+            chunk_rows: options.chunk_rows,
+            patience: options.patience.as_secs(),
+            json,
+            ..Self::default()
+        }
+    }
+
     pub async fn run(self, path: Option<&Path>) -> anyhow::Result<Exit> {
         let config = load_config(path)?;
         let options = Options {
@@ -61,16 +87,58 @@ impl Verify {
             ..Options::default()
         };
         let request = VerifyRequest { tables: self.tables, source: self.source, options };
-        let verdicts = verify::verify(&config, &request).await?;
+        let mut verdicts = verify::verify(&config, &request).await?;
+        let mut repaired = Vec::new();
+        if self.repair && verdicts.iter().any(|verdict| verdict.outcome == Outcome::Differs) {
+            if !self.json {
+                output::print(&as_text(&verdicts, &request.options))?;
+            }
+            repaired = repair(&config, &request, &mut verdicts).await?;
+        }
         let exit = exit_of(&verdicts, !request.tables.is_empty());
         if self.json {
             let equal = verdicts.iter().all(|verdict| verdict.outcome == Outcome::Equal);
-            output::print_json(&Answer { equal, exit_code: exit.code(), tables: &verdicts })?;
+            output::print_json(&Answer { equal, exit_code: exit.code(), tables: &verdicts, repaired })?;
         } else {
             output::print(&as_text(&verdicts, &request.options))?;
         }
         Ok(exit)
     }
+}
+
+/// Has whoever runs the source put right what differs, and compares those tables again: their verdicts take the place of the
+/// ones that are returned.
+async fn repair(
+    config: &Config,
+    request: &VerifyRequest,
+    verdicts: &mut [TableVerdict],
+) -> anyhow::Result<Vec<TableVerdict>> {
+    let mut before = Vec::new();
+    for verdict in verdicts {
+        let Some(proof) = verdict.proof.as_mut().filter(|_| verdict.outcome == Outcome::Differs) else { continue };
+        let name = format!("{}/{}", verdict.source, verdict.table);
+        let wrong = std::mem::take(&mut proof.wrong);
+        let rows = counted(wrong.len() as u64, "row");
+        if wrong.len() > REPAIRED_MAX {
+            let max = output::grouped(REPAIRED_MAX as u64);
+            output::complain(&format!(
+                "{name}: {rows} can't be put right one by one, which {max} can at most; load the table again: \
+                 `lakeward resync {name}`"
+            ));
+            continue;
+        }
+        output::complain(&format!("{name}: {rows} to be put right"));
+        let mut asking = Asking::repair(config, &verdict.source, &verdict.table, wrong);
+        asking.enter(Some("lakeward verify --repair".to_owned()), who()).await?;
+        if loading::settle(config, &[asking]).await? == Exit::Interrupted {
+            break;
+        }
+        let again = VerifyRequest { tables: vec![name], ..request.clone() };
+        for after in verify::verify(config, &again).await? {
+            before.push(std::mem::replace(verdict, after));
+        }
+    }
+    Ok(before)
 }
 
 /// Tables without a key fail nobody who did not name them.
@@ -167,6 +235,7 @@ mod tests {
     use chrono::Utc;
 
     use super::*;
+    use crate::ledger::WrongRows;
     use crate::snapshot::verify::{ColumnDifference, KeyPart};
 
     fn proof() -> Proof {
@@ -185,6 +254,7 @@ mod tests {
             extra: 0,
             unsettled: 0,
             differences: Vec::new(),
+            wrong: WrongRows::default(),
             began_at: Utc::now(),
             seconds: 1.5,
         }

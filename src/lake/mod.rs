@@ -45,4 +45,4 @@ pub use spill::{Spill, SpillError, SpillFile, SpilledRows};
 pub(crate) use step::reached;
 pub use store::Lake;
 pub(crate) use store::cause_text;
-pub use table::{Applied, ChunkWriter, Merged, Place, StagedChunk, Table, TableSummary};
+pub use table::{Applied, ChunkWriter, Merged, Place, Repair, Repaired, StagedChunk, Table, TableSummary};

@@ -194,6 +194,11 @@ impl Picture {
         self.files.iter().map(|(&id, file)| (id, (rows(file), file.deleted.clone()))).collect()
     }
 
+    /// The path of a file in the log.
+    pub fn path(&self, file: FileId) -> Option<&str> {
+        self.files.get(&file).map(|file| file.add.path.as_str())
+    }
+
     /// A live row with all its columns.
     pub async fn read(&self, address: RowAddress) -> Result<Option<RecordBatch>, Error> {
         let Some(file) = self.files.get(&address.file) else { return Ok(None) };

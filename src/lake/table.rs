@@ -7,7 +7,7 @@
 //!
 //! A table with a key may be loaded in chunks while its changes go on ([`Table::create`], [`ChunkWriter`],
 //! [`Table::merge_chunk`], [`Table::finish_load`]), in the open or out of sight until it is swapped in ([`Table::swap`]):
-//! docs/decisions/011-loads-beside-the-stream.md.
+//! docs/decisions/011-loads-beside-the-stream.md. One that is whole may be put right row by row ([`Table::repair`]).
 
 mod apply;
 mod carry;
@@ -19,6 +19,7 @@ mod loading;
 mod merge_chunk;
 mod pending;
 mod place;
+mod repair;
 mod swap;
 mod vanish;
 
@@ -52,6 +53,8 @@ use loading::Loading;
 pub use merge_chunk::Merged;
 use pending::Pending;
 pub use place::Place;
+use repair::Watch;
+pub use repair::{Repair, Repaired};
 
 /// How often the log gets a checkpoint, in commits.
 const CHECKPOINT_EVERY: u64 = 50;
@@ -82,6 +85,8 @@ pub struct Table {
     checkpoint: Option<tokio::task::JoinHandle<()>>,
     /// While the note has a load.
     loading: Option<Loading>,
+    /// While somebody reads rows at the source to put them right.
+    watch: Option<Watch>,
 }
 
 /// What a batch did.
@@ -120,6 +125,8 @@ struct View<'a> {
     logged: Option<&'a BTreeMap<FileId, DataFile>>,
     /// Updates that wait, of a table that is loading.
     waiting: Option<&'a Pending>,
+    /// Whether anybody asks for keys that no row is left under.
+    heeds_gone: bool,
 }
 
 impl Table {
@@ -202,6 +209,7 @@ impl Table {
             next_file: 0,
             locator: Box::new(MemoryLocator::default()),
             checkpoint: None,
+            watch: None,
         };
         Ok(Some((table, loaded.adds)))
     }
@@ -369,6 +377,7 @@ impl Table {
                 Some(evolved) => evolved.pending.as_ref(),
                 None => self.loading.as_ref().map(|loading| &loading.pending),
             },
+            heeds_gone: self.loading.is_some() || self.watch.is_some(),
         }
     }
 
@@ -380,6 +389,9 @@ impl Table {
         note: CommitNote,
     ) -> Result<Applied, Error> {
         let version = self.version + 1;
+        if evolved.is_some() || staged.truncated {
+            self.watch = None;
+        }
         let applied = Applied {
             version: Some(version),
             rows_written: staged.written.iter().map(|file| file.rows).sum(),
@@ -393,6 +405,9 @@ impl Table {
             self.locator.clear();
         }
         let traces = std::mem::take(&mut staged.traces);
+        if let Some(watch) = &mut self.watch {
+            watch.settle(&traces.gone);
+        }
         if let Some(loading) = &mut self.loading {
             loading.settle(traces, staged.truncated);
         }

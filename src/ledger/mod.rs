@@ -30,7 +30,7 @@ pub use history::{History, Version};
 pub use lease::{Holder, Lease, RENEW_EVERY};
 pub use outbox::{FIRST, Outbox, OutboxEntry, kind};
 pub use prepared::{PreparedEntry, PreparedObjects};
-pub use requests::{Request, Requests, Wish};
+pub use requests::{Request, Requests, Wish, WrongRows};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -227,6 +227,9 @@ pub struct Entry {
     /// Up to which number [`Requests`] have been taken.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub requests_taken: u64,
+    /// Those of them that are still to be carried out: repairs.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub repairs: BTreeSet<u64>,
 }
 
 fn is_false(flag: &bool) -> bool {
@@ -324,6 +327,7 @@ impl Entry {
             prepared: Vec::new(),
             source_notes: BTreeMap::new(),
             requests_taken: 0,
+            repairs: BTreeSet::new(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What people ask for that the process running the source is to do: load tables again, or look for new ones.
+//! What people ask for that the process running the source is to do: load tables again, look for new ones, or put rows right.
 //!
 //! A numbered series, `request/<n>.json`, in which every number counts, written put-if-absent by the commands on any machine
 //! that reaches the lake. The position entry says up to which number they have been taken ([`Entry::requests_taken`]): what
@@ -30,16 +30,45 @@ pub enum Wish {
     Cancel,
     /// Look for tables that the configuration selects and the lake lacks.
     Snapshot,
+    /// Read rows anew that are not as the source has them.
+    Repair,
+}
+
+/// Rows of one table that a comparison found to be wrong.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WrongRows {
+    /// The chunks in which those are that the source has, in its words.
+    pub chunks: Vec<String>,
+    /// Their keys, by the names that commits give them.
+    pub names: Vec<u64>,
+    /// Rows that only the lake has: path and number in the file.
+    pub extra: Vec<(String, u32)>,
+}
+
+impl WrongRows {
+    pub fn len(&self) -> usize {
+        self.names.len() + self.extra.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// One request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
+    /// Which one it is, once it is entered.
+    #[serde(skip)]
+    pub number: u64,
     /// Names the hidden tables as well.
     pub id: Uuid,
     pub wish: Wish,
     /// By `database.table` or `schema.table`.
     pub tables: Vec<String>,
+    /// Of a repair, which is of one table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<WrongRows>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Who asks, as far as it is known: `user@host`.
@@ -98,6 +127,12 @@ impl Requests {
         Ok((requests, last))
     }
 
+    /// The one of this number; `None` when it is gone.
+    pub async fn read(&self, number: u64) -> Result<Option<Request>, Error> {
+        let text = self.series.read(number).await?;
+        text.map(|text| self.parse(number, &text)).transpose()
+    }
+
     /// Whether there are any after number `taken`. Costs one GET.
     pub async fn any_after(&self, taken: u64) -> Result<bool, Error> {
         Ok(self.series.read(taken + 1).await?.is_some())
@@ -108,7 +143,7 @@ impl Requests {
         let document: Document = serde_json::from_str(text)
             .map_err(|cause| Error::Unreadable { path: path.clone(), cause: cause.to_string() })?;
         check_format(&path, document.format)?;
-        Ok(document.request)
+        Ok(Request { number, ..document.request })
     }
 }
 
@@ -120,9 +155,11 @@ mod tests {
 
     fn request(table: &str, id: u128) -> Request {
         Request {
+            number: id as u64,
             id: Uuid::from_u128(id),
             wish: Wish::Resync,
             tables: vec![table.to_owned()],
+            rows: None,
             reason: Some("in doubt".into()),
             by: "ann@a".into(),
             at: DateTime::UNIX_EPOCH,
@@ -143,6 +180,6 @@ mod tests {
         // Somebody tidied the folder up: numbers go on all the same.
         let tidied = Requests::new(Arc::new(InMemory::new()));
         assert_eq!(tidied.enter(&request("shop.c", 3), 7).await.expect("put"), 8);
-        assert_eq!(tidied.after(7).await.expect("readable"), (vec![request("shop.c", 3)], 8));
+        assert_eq!(tidied.after(7).await.expect("readable"), (vec![Request { number: 8, ..request("shop.c", 3) }], 8));
     }
 }

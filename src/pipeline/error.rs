@@ -55,6 +55,7 @@ impl From<snapshot::Error> for Error {
             snapshot::Error::Source(error) => Self::Source(error),
             snapshot::Error::Lake(error) => Self::Lake(error),
             snapshot::Error::Ledger(error) => error.into(),
+            snapshot::Error::Position(error) => Self::Position { position: error.0 },
             snapshot::Error::Task(error) => error.into(),
         }
     }

@@ -12,7 +12,7 @@ use super::schema_report::{Place, ReportError, question, source_named};
 use super::{AnySource, table_name};
 use crate::config::{Config, SourceConfig, nearest};
 use crate::lake::{Lake, Table};
-use crate::ledger::{Entry, Holder, Lease, Ledger, Request, Requests, TableState, Wish};
+use crate::ledger::{Entry, Holder, Lease, Ledger, Request, Requests, TableState, Wish, WrongRows};
 use crate::schema::TableSchema;
 
 /// Tables of one source that are asked about.
@@ -100,6 +100,8 @@ fn check(source: &SourceConfig, table: &str, captured: &[TableSchema]) -> Result
 pub struct Asking {
     pub wanted: Wanted,
     pub wish: Wish,
+    /// What is to be put right, of a table.
+    rows: Option<WrongRows>,
     lake: Lake,
     /// Of the request, once it is entered.
     number: Option<u64>,
@@ -107,7 +109,13 @@ pub struct Asking {
 
 impl Asking {
     pub fn new(config: &Config, wanted: Wanted, wish: Wish) -> Self {
-        Self { wanted, wish, lake: Lake::new(&config.lake.url, &config.lake.storage), number: None }
+        Self { wanted, wish, rows: None, lake: Lake::new(&config.lake.url, &config.lake.storage), number: None }
+    }
+
+    /// Rows of a table are to be put right.
+    pub fn repair(config: &Config, source: &str, table: &str, rows: WrongRows) -> Self {
+        let wanted = Wanted { source: source.to_owned(), tables: vec![table.to_owned()] };
+        Self { rows: Some(rows), ..Self::new(config, wanted, Wish::Repair) }
     }
 
     async fn entry(&self) -> Result<Option<Entry>, ReportError> {
@@ -150,6 +158,7 @@ impl Asking {
                     let there = Table::summary(&self.lake, &self.wanted.source, &name).await?.is_some();
                     !there && !asked_for(&open, table, Wish::Snapshot)
                 }
+                Wish::Repair => true,
             };
             if needed {
                 tables.push(table.clone());
@@ -157,7 +166,8 @@ impl Asking {
         }
         if !tables.is_empty() {
             let (id, at) = (Uuid::new_v4(), Utc::now());
-            let request = Request { id, wish: self.wish, tables: tables.clone(), reason, by, at };
+            let (wish, rows) = (self.wish, self.rows.take());
+            let request = Request { number: 0, id, wish, tables: tables.clone(), rows, reason, by, at };
             self.number = Some(self.requests()?.enter(&request, taken).await?);
         }
         Ok(tables)
@@ -174,10 +184,11 @@ impl Asking {
         let taken = entry.as_ref().map_or(0, |entry| entry.requests_taken);
         let (open, _) = self.requests()?.after(taken).await?;
         // Whatever the entry says is from before the request.
-        let is_open = self.number.is_some_and(|number| taken < number);
+        let repaired = |number: &u64| entry.as_ref().is_some_and(|entry| entry.repairs.contains(number));
+        let is_open = self.number.is_some_and(|number| taken < number || repaired(&number));
         let report = |table: &String| {
             let state = entry.as_ref().and_then(|entry| entry.tables.get(table));
-            let asked = is_open || asked_for(&open, table, self.wish);
+            let asked = is_open || self.wish != Wish::Repair && asked_for(&open, table, self.wish);
             load_report(&self.wanted.source, table, state, asked)
         };
         Ok(self.wanted.tables.iter().map(report).collect())
@@ -250,7 +261,8 @@ mod tests {
     use super::*;
 
     fn request(wish: Wish, table: &str) -> Request {
-        Request { id: Uuid::new_v4(), wish, tables: vec![table.into()], reason: None, by: "a@b".into(), at: Utc::now() }
+        let (id, tables, at) = (Uuid::new_v4(), vec![table.to_owned()], Utc::now());
+        Request { number: 0, id, wish, tables, rows: None, reason: None, by: "a@b".into(), at }
     }
 
     #[test]

@@ -9,10 +9,10 @@ use chrono::Utc;
 use super::Error;
 use super::commit::{Committer, is_ahead, note_values};
 use super::telling::{self, Trouble};
-use crate::lake::{self, LoadNote, Table};
+use crate::lake::{self, LoadNote, Stretch, Table};
 use crate::ledger::{LoadReason, TableState};
 use crate::schema::{RESYNC, TableName};
-use crate::snapshot::{ChunkPlace, Merged, Ready};
+use crate::snapshot::{ChunkPlace, Merged, Ready, ReadyRepair};
 
 /// What came of a chunk: where it has its place, and its rows.
 pub type Outcome = (ChunkPlace, u64, Merged);
@@ -70,6 +70,41 @@ impl Committer {
             (true, true) => Ok(Merged::Again),
             (true, false) => self.finish_load(&name).await,
         }
+    }
+
+    /// Puts rows right that a comparison found to be wrong. Says whether it came to nothing.
+    pub async fn repair(&mut self, ready: ReadyRepair) -> Result<bool, Error> {
+        let ReadyRepair { table: name, repair, values, completes } = ready;
+        let void = match self.tables.get_mut(&name) {
+            None => false,
+            Some(table) => {
+                let position = held_position(table, self.entry.streamed())?;
+                let stretch = Stretch { after: Some(position.clone()), ..Stretch::from(&position) };
+                match table.repair(repair, stretch).await {
+                    Err(error @ (lake::Error::Table { .. } | lake::Error::Arrow { .. })) => {
+                        tracing::warn!(source = self.source, table = %name, %error, "rows could not be put right");
+                        false
+                    }
+                    Err(error) => return Err(error.into()),
+                    Ok(lake::Repaired::Void) => true,
+                    Ok(lake::Repaired::Applied { applied, left }) => {
+                        tracing::info!(source = self.source, table = %name, version = applied.version,
+                            written = applied.rows_written, removed = applied.rows_removed, changed_since = left,
+                            "rows are put right");
+                        if !values.is_empty() {
+                            note_values(&mut self.entry, &self.source, &name, &values);
+                            self.values.add(&name, &values);
+                        }
+                        false
+                    }
+                }
+            }
+        };
+        if let Some(number) = completes.filter(|_| !void) {
+            self.entry.repairs.remove(&number);
+            self.write_entry().await?;
+        }
+        Ok(void)
     }
 
     /// All chunks are merged, and nothing waits for another: the table is as its source at its position.

@@ -310,12 +310,14 @@ impl<S: Source> SourceRun<S> {
     async fn stream(&self, prepared: Prepared, target: Option<Position>) -> Result<Ended, Error> {
         let Prepared { from, committer, starts, undecided, following, known_verdicts } = prepared;
         let loader = self.loader(&from, &committer)?;
+        let repairer = self.repairer(&committer).await?;
         let (durable, durable_seen) = watch::channel(from.clone());
         let stream_stop = self.stop.child_token();
         let (sender, receiver) = mpsc::channel(CHANNEL_EVENTS);
         tracing::info!(source = self.name, position = %from, tables = starts.len(), "streaming");
         self.note_streaming(starts.keys());
-        let reached = target.as_ref().is_some_and(|target| from.covers(target)) && loader.is_done();
+        let reached =
+            target.as_ref().is_some_and(|target| from.covers(target)) && loader.is_done() && repairer.is_done();
         // A transaction that fills half of what a batch may hold goes to disk, so that there is room for the rest.
         let open_bytes_max = self.batch_bytes_max() / 2;
         let gatherer = Gatherer::new(self.spill.clone(), open_bytes_max, from.clone(), undecided, following);
@@ -342,6 +344,7 @@ impl<S: Source> SourceRun<S> {
             committer: Some(committer),
             committing: None,
             loader,
+            repairer,
             load_told: Instant::now(),
             durable,
             target,

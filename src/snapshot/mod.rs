@@ -9,11 +9,13 @@
 mod chunk;
 mod loader;
 mod progress;
+mod repair;
 mod throttle;
 pub mod verify;
 
 pub use chunk::Staged;
 pub use loader::{ChunkPlace, Loader, Merged, Ready};
+pub use repair::{ReadyRepair, Repairer};
 
 use std::collections::BTreeMap;
 
@@ -23,7 +25,7 @@ use uuid::Uuid;
 use crate::lake::{self, FirstLoad, Lake, Table};
 use crate::ledger::{self, History, Version};
 use crate::schema::{Layout, TableName, ValueCounts};
-use crate::source::{self, Position, SnapshotEvent, Source};
+use crate::source::{self, Position, SnapshotEvent, Source, UnreadablePosition};
 use progress::Progress;
 
 /// Batches between the reader and the writer.
@@ -37,6 +39,8 @@ pub enum Error {
     Lake(#[from] lake::Error),
     #[error(transparent)]
     Ledger(#[from] ledger::Error),
+    #[error(transparent)]
+    Position(#[from] UnreadablePosition),
     #[error("a task of this process failed: {0}")]
     Task(tokio::task::JoinError),
 }
@@ -48,7 +52,7 @@ impl Error {
             Self::Source(error) => error.class() == source::Class::Transient,
             Self::Lake(error) => error.class() == lake::Class::Transient,
             Self::Ledger(error) => error.is_transient(),
-            Self::Task(_) => false,
+            Self::Position(_) | Self::Task(_) => false,
         }
     }
 }

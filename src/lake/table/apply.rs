@@ -50,7 +50,7 @@ pub(super) struct Staged {
 /// What a batch leaves behind beside the table's rows, for whoever keeps it in mind.
 #[derive(Default)]
 pub(super) struct Traces {
-    /// Of a table that is loading: keys that no row is left under.
+    /// Where somebody heeds them: keys that no row is left under.
     pub gone: Vec<KeyHash>,
     /// Keys whose waiting update the batch took up or made moot.
     pub moot: Vec<KeyHash>,
@@ -93,12 +93,12 @@ pub(super) struct Written {
 
 /// Which old files change, and how.
 #[derive(Default)]
-struct Removal {
-    touched: Vec<(FileId, Option<DataFile>)>,
-    rows: u64,
-    actions: Vec<Action>,
+pub(super) struct Removal {
+    pub touched: Vec<(FileId, Option<DataFile>)>,
+    pub rows: u64,
+    pub actions: Vec<Action>,
     /// Name and bytes of the deletion vectors' object.
-    vectors: Option<(String, Vec<u8>)>,
+    pub vectors: Option<(String, Vec<u8>)>,
 }
 
 impl View<'_> {
@@ -240,7 +240,7 @@ impl View<'_> {
                 }
             }
             Ending::Gone(key) => {
-                if self.waiting.is_some() {
+                if self.heeds_gone {
                     traces.gone.push(key);
                 }
                 if self.locator.find(key).is_none() {
@@ -304,7 +304,7 @@ impl View<'_> {
     }
 
     /// Marks rows as deleted, file by file.
-    fn remove_rows(&self, dying: &Dying) -> Result<Removal, Error> {
+    pub(super) fn remove_rows(&self, dying: &Dying) -> Result<Removal, Error> {
         let mut removal = Removal { rows: dying.values().map(RoaringTreemap::len).sum(), ..Removal::default() };
         let now = Utc::now().timestamp_millis();
         let (mut shrunk_ids, mut shrunk) = (Vec::new(), Vec::new());

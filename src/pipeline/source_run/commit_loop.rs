@@ -1,5 +1,5 @@
-//! The loop between a source's events and its commits: what a batch takes in, and when it is due; and when chunks of tables
-//! that are being loaded are merged, between batches.
+//! The loop between a source's events and its commits: what a batch takes in, and when it is due; and when, between
+//! batches, chunks of tables that are being loaded are merged, and rows put right.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use super::super::loading::Outcome;
 use super::super::telling::Trouble;
 use super::{Ended, FAREWELL_MAX, SourceRun, parse_position};
 use crate::ledger::Decided;
-use crate::snapshot::Loader;
+use crate::snapshot::{Loader, Repairer};
 use crate::source::{Event, Position, Source};
 
 /// How often the ledger follows a position that moves without changes of our tables.
@@ -39,6 +39,10 @@ const LOAD_TOLD_EVERY: Duration = Duration::from_secs(5);
 pub(super) enum Work {
     Batch,
     Chunks(Vec<Outcome>),
+    /// `void`: it came to nothing.
+    Repair {
+        void: bool,
+    },
 }
 
 /// The loop that takes events in and sends batches off; one commit is under way at a time, the next batch gathers
@@ -50,6 +54,7 @@ pub(super) struct Loop<'a, S> {
     pub(super) committer: Option<Committer>,
     pub(super) committing: Option<JoinHandle<(Committer, Result<Work, Error>)>>,
     pub(super) loader: Loader<S>,
+    pub(super) repairer: Repairer<S>,
     /// When the ledger was last written to say how far loads are.
     pub(super) load_told: Instant,
     pub(super) durable: watch::Sender<Position>,
@@ -82,6 +87,7 @@ impl<S: Source> Loop<'_, S> {
             }
             self.start_commit_if_due();
             self.start_merge_if_ready();
+            self.start_repair_if_ready();
             if self.draining && self.committing.is_none() {
                 break;
             }
@@ -99,6 +105,7 @@ impl<S: Source> Loop<'_, S> {
                     None => self.draining = true,
                 },
                 read = self.loader.next(), if !self.ending() => read?,
+                read = self.repairer.next(), if !self.ending() => read?,
                 Some(decided) = self.decided.recv() => self.gatherer.decided(&decided),
                 Some(()) = self.requested.recv() => self.anew_at = Some(Instant::now()),
                 _ = clock.tick() => self.look_around().await?,
@@ -140,7 +147,15 @@ impl<S: Source> Loop<'_, S> {
         if committer.begin_anew {
             self.anew_at.get_or_insert_with(Instant::now);
         }
-        if self.loader.is_done() {
+        if !self.stream_stop.is_cancelled() {
+            self.repairer.start(&mut committer.tables, &self.reached)?;
+        }
+        let given_up = self.repairer.take_given_up();
+        if !given_up.is_empty() {
+            committer.entry.repairs.retain(|number| !given_up.contains(number));
+            committer.write_entry().await?;
+        }
+        if self.loader.is_done() && self.repairer.is_done() {
             // With a target, nothing else is waited for.
             if self.target.as_ref().is_some_and(|target| self.reached.covers(target)) {
                 self.stream_stop.cancel();
@@ -192,13 +207,18 @@ impl<S: Source> Loop<'_, S> {
     async fn take(&mut self, event: Event) -> Result<(), Error> {
         if let Event::Boundary { position, .. } = &event
             && self.target.as_ref().is_some_and(|target| position.covers(target))
-            && self.loader.is_done()
+            && self.loads_are_done()
         {
             // Nothing after this boundary is waited for.
             self.stream_stop.cancel();
         }
         self.gatherer.add(event);
         self.gatherer.make_room().await
+    }
+
+    /// Nothing is being loaded or put right.
+    fn loads_are_done(&self) -> bool {
+        self.loader.is_done() && self.repairer.is_done()
     }
 
     /// While a commit is under way, the next batch may grow to the limits but not beyond.
@@ -219,7 +239,9 @@ impl<S: Source> Loop<'_, S> {
         let ending = self.ending();
         // A load does not wait for the interval.
         let awaited = self.last_ledger.elapsed() >= LOAD_COMMIT_EVERY
-            && (self.loader.waits_for(position, &self.reached) || self.completes_target(position));
+            && (self.loader.waits_for(position, &self.reached)
+                || self.repairer.waits_for(position, &self.reached)
+                || self.completes_target(position));
         if !complete.is_empty() {
             return ending || awaited || self.is_full() || age >= self.run.commit.interval;
         }
@@ -246,6 +268,22 @@ impl<S: Source> Loop<'_, S> {
         let Some(mut committer) = self.committer.take() else { return };
         self.committing = Some(tokio::spawn(async move {
             let result = committer.merge(chunks).await.map(Work::Chunks);
+            (committer, result)
+        }));
+    }
+
+    /// Puts rows right that may be.
+    fn start_repair_if_ready(&mut self) {
+        if self.committing.is_some() || self.ending() {
+            return;
+        }
+        let Some(mut committer) = self.committer.take() else { return };
+        let Some(ready) = self.repairer.take_ready(&self.reached) else {
+            self.committer = Some(committer);
+            return;
+        };
+        self.committing = Some(tokio::spawn(async move {
+            let result = committer.repair(ready).await.map(|void| Work::Repair { void });
             (committer, result)
         }));
     }
@@ -277,6 +315,7 @@ impl<S: Source> Loop<'_, S> {
         }
         match work {
             Work::Batch => self.last_ledger = Instant::now(),
+            Work::Repair { void } => self.repairer.returned(void),
             Work::Chunks(outcomes) => {
                 for (place, rows, merged) in outcomes {
                     let mut known = vec![self.reached.clone()];

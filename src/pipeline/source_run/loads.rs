@@ -14,7 +14,7 @@ use super::{SourceRun, parse_position};
 use crate::lake::{LoadNote, Place, Table};
 use crate::ledger::{Entry, History, LoadReason, Requests, TableState, Wish};
 use crate::schema::{RESYNC, RowIdentity, TableName, TableSchema};
-use crate::snapshot::{self, Loader};
+use crate::snapshot::{self, Loader, Repairer};
 use crate::source::{LoadStart, Position, Source};
 
 /// A table to be begun.
@@ -47,6 +47,25 @@ impl<S: Source> SourceRun<S> {
         Ok(loader)
     }
 
+    /// What puts rows right that are wrong, for the time of an attempt.
+    pub(super) async fn repairer(&self, committer: &Committer) -> Result<Repairer<S>, Error> {
+        let requests = Requests::new(self.lake.ledger_store(&self.name)?);
+        let mut repairer = Repairer::new(self.source.clone(), &self.name, self.config.snapshot.rows_per_second_max);
+        for &number in &committer.entry.repairs {
+            let request = requests.read(number).await?;
+            let table = request.as_ref().and_then(|request| table_name(request.tables.first()?));
+            let rows = request.and_then(|request| request.rows).unwrap_or_default();
+            match table {
+                Some(table) => {
+                    tracing::info!(source = self.name, %table, rows = rows.len(), "rows are to be put right");
+                    repairer.add(number, table, rows);
+                }
+                None => repairer.give_up(number),
+            }
+        }
+        Ok(repairer)
+    }
+
     /// Takes what people asked for since the last attempt: from here on it is in the states of the tables. Says whether
     /// anything was taken.
     pub(super) async fn take_requests(&self, entry: &mut Entry, discovered: &[TableSchema]) -> Result<bool, Error> {
@@ -58,10 +77,13 @@ impl<S: Source> SourceRun<S> {
         entry.requests_taken = last;
         let states = entry.tables.clone();
         for request in asked {
+            if request.wish == Wish::Repair {
+                entry.repairs.insert(request.number);
+            }
             for text in &request.tables {
                 let declared = discovered.iter().find(|schema| schema.name.to_string() == *text);
                 match (request.wish, declared) {
-                    (Wish::Snapshot, _) => {}
+                    (Wish::Snapshot | Wish::Repair, _) => {}
                     (Wish::Cancel, _) => self.cancel(entry, text, states.get(text)),
                     (Wish::Resync, None) => tracing::warn!(
                         source = self.name,

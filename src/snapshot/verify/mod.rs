@@ -15,6 +15,7 @@ mod follow;
 mod progress;
 mod sight;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -23,7 +24,7 @@ use serde::Serialize;
 
 use super::throttle::Throttle;
 use crate::lake::{self, Lake, Picture};
-use crate::ledger;
+use crate::ledger::{self, WrongRows};
 use crate::schema::{RowIdentity, TableName};
 use crate::source::{self, Chunk, Position, Source, UnreadablePosition};
 use chunks::Reading;
@@ -132,6 +133,9 @@ pub struct Proof {
     pub unsettled: u64,
     /// The first of them.
     pub differences: Vec<Difference>,
+    /// All of them, for whoever puts them right.
+    #[serde(skip)]
+    pub wrong: WrongRows,
     pub began_at: DateTime<Utc>,
     pub seconds: f64,
 }
@@ -229,6 +233,7 @@ impl<S: Source> Prover<'_, S> {
             extra: 0,
             unsettled: 0,
             differences: Vec::new(),
+            wrong: WrongRows::default(),
             began_at: Utc::now(),
             seconds: 0.0,
         };
@@ -237,6 +242,7 @@ impl<S: Source> Prover<'_, S> {
         proof.chunks = chunks.len() as u64;
         proof.chunks_of = self.options.sample.is_some().then_some(all);
         let mut open: Option<Open> = None;
+        let mut wrong_chunks = BTreeSet::new();
         let (mut whole_rounds, mut fruitless) = (0, 0);
         let mut other_columns: Option<Instant> = None;
         while proof.rounds < ROUNDS_MAX {
@@ -288,6 +294,7 @@ impl<S: Source> Prover<'_, S> {
             }
             let (found, still) = looked.sight.judge(&self.picture, &since, self.options.filter.is_some());
             proof.count(&found);
+            self.note_wrong(&found, &mut proof.wrong, &mut wrong_chunks);
             let room = self.options.details_max.saturating_sub(proof.differences.len());
             let found = &found[..found.len().min(room)];
             let tell = || detail::tell(self.source, self.table, &self.picture, &chunks, found);
@@ -308,10 +315,27 @@ impl<S: Source> Prover<'_, S> {
                 "its columns changed whenever it was looked at; verify it again when no change of columns is under way";
             return Err(Error::Unfit { table: self.table.to_string(), why: why.to_owned() });
         };
+        let in_chunks = wrong_chunks.into_iter().filter_map(|number: u32| chunks.get(number as usize));
+        proof.wrong.chunks = in_chunks.filter_map(|chunk| serde_json::to_string(chunk).ok()).collect();
         proof.unsettled = open.len() as u64;
         proof.seconds = began.elapsed().as_secs_f64();
         progress.finish(&proof);
         Ok(proof)
+    }
+
+    /// What it takes to put these rows right.
+    fn note_wrong(&self, found: &[Found], wrong: &mut WrongRows, chunks: &mut BTreeSet<u32>) {
+        for found in found {
+            let path = found.address.and_then(|address| Some((self.picture.path(address.file)?, address.row)));
+            match (found.kind, found.name, path) {
+                (Kind::Extra, _, Some((path, row))) => wrong.extra.push((path.to_owned(), row)),
+                (Kind::Differs | Kind::Missing, Some(name), _) => {
+                    wrong.names.push(name);
+                    chunks.extend(found.chunk);
+                }
+                _ => {}
+            }
+        }
     }
 
     /// The chunks to look at, and how many there are.

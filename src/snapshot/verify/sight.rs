@@ -31,6 +31,8 @@ pub struct Found {
     pub kind: Kind,
     pub key: KeyHash,
     pub chunk: Option<u32>,
+    /// What commits call the key, of a row that the source has.
+    pub name: Option<u64>,
     /// Of the lake's row.
     pub address: Option<RowAddress>,
 }
@@ -43,6 +45,8 @@ pub struct Sight {
     marks: BTreeMap<FileId, Vec<u32>>,
     /// Rows of the source that the picture does not have: chunk and name.
     lacking: KeyMap<(u32, u64)>,
+    /// Of rows that are not as the picture has them: their names.
+    unlike: KeyMap<u64>,
     /// What is looked for; everything, when `None`.
     wanted: Option<Open>,
     /// Whether every row of the source was to be seen.
@@ -83,12 +87,19 @@ impl Sight {
     pub fn new(picture: &Picture, wanted: Option<Open>, whole: bool) -> Self {
         let files = picture.files();
         let marks = files.iter().map(|(&id, (rows, _))| (id, vec![0; *rows as usize])).collect();
-        Self { files, marks, lacking: KeyMap::default(), wanted, whole }
+        Self { files, marks, lacking: KeyMap::default(), unlike: KeyMap::default(), wanted, whole }
     }
 
     /// Rows of a chunk, with the columns of the lake.
     pub fn take(&mut self, picture: &Picture, chunk: u32, rows: &RecordBatch) -> Result<(), lake::Error> {
         let mut names: Option<Vec<u64>> = None;
+        let mut name_of = |row: usize| -> Result<u64, lake::Error> {
+            let names = match &mut names {
+                Some(names) => names,
+                None => names.insert(picture.names(rows)?),
+            };
+            Ok(names.get(row).copied().unwrap_or(0))
+        };
         for (row, seen) in picture.prints(rows)?.into_iter().enumerate() {
             if self.wanted.as_ref().is_some_and(|wanted| !wanted.contains_key(&seen.key)) {
                 continue;
@@ -96,20 +107,20 @@ impl Sight {
             let address = picture.find(seen.key);
             match address.and_then(|address| Some((address, picture.row(address)?))) {
                 Some((address, held)) => {
-                    let mark = Mark::Seen { chunk, equal: held.print == seen.print };
+                    let equal = held.print == seen.print;
+                    if equal {
+                        self.unlike.remove(&seen.key);
+                    } else {
+                        self.unlike.insert(seen.key, name_of(row)?);
+                    }
+                    let mark = Mark::Seen { chunk, equal };
                     if let Some(place) =
                         self.marks.get_mut(&address.file).and_then(|marks| marks.get_mut(address.row as usize))
                     {
                         *place = mark.pack();
                     }
                 }
-                None => {
-                    let names = match &mut names {
-                        Some(names) => names,
-                        None => names.insert(picture.names(rows)?),
-                    };
-                    self.lacking.insert(seen.key, (chunk, names.get(row).copied().unwrap_or(0)));
-                }
+                None => drop(self.lacking.insert(seen.key, (chunk, name_of(row)?))),
             }
         }
         Ok(())
@@ -163,7 +174,8 @@ impl Sight {
             rest.remove(&key);
             let chunk = mark.chunk().or(known);
             let untouched = picture.is_live(address);
-            let found_as = |kind| Found { kind, key, chunk, address: Some(address) };
+            let name = self.unlike.get(&key).copied();
+            let found_as = |kind| Found { kind, key, chunk, name, address: Some(address) };
             match mark {
                 Mark::Seen { equal: true, .. } if untouched => {}
                 Mark::Seen { .. } if untouched => found.push(found_as(Kind::Differs)),
@@ -184,7 +196,7 @@ impl Sight {
             if picture.find(key).is_some() || since.may_have_come(key, name) {
                 open.insert(key, Some(chunk));
             } else {
-                found.push(Found { kind: Kind::Missing, key, chunk: Some(chunk), address: None });
+                found.push(Found { kind: Kind::Missing, key, chunk: Some(chunk), name: Some(name), address: None });
             }
         }
         // Neither source nor picture had them.

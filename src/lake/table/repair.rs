@@ -1,0 +1,150 @@
+//! Rows that are not as the source has them are put right.
+//!
+//! A comparison has found them (`lakeward verify --repair`); they are read at the source again, and replace the table's unless
+//! the stream has said anything about their keys meanwhile. That is what a *watch* is for, which begins before the rows
+//! are read: a row of a file that is newer than the watch was written by the stream, and a key that the stream deleted is
+//! noted. What neither concerns is as it was when the watch began, and so the source's row of then is the right one, by the
+//! argument of docs/decisions/011-loads-beside-the-stream.md.
+//!
+//! A row that only the lake has is named by its place: while it lies there, no commit has touched its key since it was found.
+
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use deltalake::kernel::Action;
+use uuid::Uuid;
+
+use super::super::Error;
+use super::super::commit::{Outcome, Stretch};
+use super::super::data_file::{self, Roll, TableWriter, WrittenFile};
+use super::super::locator::{FileId, KeyHash, KeySet};
+use super::apply::{Dying, Gone, Staged, Traces, hidden_columns, write_vectors};
+use super::{Applied, Table};
+
+/// What the stream did since it began.
+pub(super) struct Watch {
+    id: Uuid,
+    /// Rows of this file and of later ones are of the stream.
+    first_file: FileId,
+    /// Keys that the stream deleted.
+    gone: KeySet,
+}
+
+impl Watch {
+    /// The batch that left these keys without a row is part of the table.
+    pub fn settle(&mut self, gone: &[KeyHash]) {
+        self.gone.extend(gone);
+    }
+}
+
+/// What a table is to be put right by.
+#[derive(Debug)]
+pub struct Repair {
+    /// As [`Table::watch`] returned it.
+    pub watch: Uuid,
+    /// The source's rows, with the table's columns, read after the watch began.
+    pub rows: Vec<RecordBatch>,
+    /// Rows that only the lake has: path and number in the file.
+    pub extra: Vec<(String, u32)>,
+}
+
+/// What became of a repair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repaired {
+    /// `left`: rows that the stream has changed since, so that there is nothing to put right.
+    Applied { applied: Applied, left: u64 },
+    /// The table's columns have changed since the watch began, it was truncated, or another engine wrote: read it again.
+    Void,
+}
+
+impl Table {
+    /// Begins a watch in place of the one before.
+    pub fn watch(&mut self) -> Uuid {
+        let id = Uuid::new_v4();
+        self.watch = Some(Watch { id, first_file: self.next_file, gone: KeySet::default() });
+        id
+    }
+
+    /// Puts rows right with one commit, and ends the watch. When this fails, the table may or may not hold them: open it again.
+    pub async fn repair(&mut self, repair: Repair, position: impl Into<Stretch>) -> Result<Repaired, Error> {
+        let Some(watch) = self.watch.take().filter(|watch| watch.id == repair.watch) else {
+            return Ok(Repaired::Void);
+        };
+        let mut left = 0;
+        let (mut dying, mut kept) = (Dying::new(), Vec::new());
+        let mut seen = KeySet::default();
+        for rows in &repair.rows {
+            let keys = self.view(None).hash(rows)?;
+            let mut keep = Vec::with_capacity(keys.len());
+            for &key in &keys {
+                let held = self.locator.find(key);
+                let streamed =
+                    watch.gone.contains(&key) || held.is_some_and(|address| address.file >= watch.first_file);
+                let take = !streamed && seen.insert(key);
+                left += u64::from(streamed);
+                keep.push(take);
+                if let Some(address) = held.filter(|_| take) {
+                    dying.entry(address.file).or_default().insert(u64::from(address.row));
+                }
+            }
+            let rows = filter_record_batch(rows, &BooleanArray::from(keep.clone()))
+                .map_err(|source| Error::Arrow { table: self.name().to_string(), source })?;
+            let keys: Vec<KeyHash> = keys.into_iter().zip(keep).filter_map(|(key, take)| take.then_some(key)).collect();
+            kept.push((rows, keys));
+        }
+        for (path, row) in &repair.extra {
+            let file = self.files.iter().find(|(_, file)| file.add.path == *path);
+            let live = file.filter(|(_, file)| !file.deleted.contains(u64::from(*row)) && u64::from(*row) < file.rows);
+            match live {
+                Some((&id, _)) => drop(dying.entry(id).or_default().insert(u64::from(*row))),
+                None => left += 1,
+            }
+        }
+        if dying.is_empty() && kept.iter().all(|(_, keys)| keys.is_empty()) {
+            return Ok(Repaired::Applied { applied: Applied::default(), left });
+        }
+        let written = self.write_repaired(&kept).await?;
+        let view = self.view(None);
+        let removal = view.remove_rows(&dying)?;
+        write_vectors(self.schema(), &self.log_store, removal.vectors).await?;
+        let mut actions = removal.actions;
+        actions.extend(written.iter().map(|file| Action::Add(file.add.clone())));
+        let note = self.next_note(position);
+        match self.put(&note, "STREAMING UPDATE", None, &actions).await? {
+            Outcome::Landed => {
+                let staged = Staged {
+                    actions,
+                    truncated: false,
+                    touched: removal.touched,
+                    gone: Gone::Rows(dying),
+                    written,
+                    rows_removed: removal.rows,
+                    traces: Traces::default(),
+                };
+                let applied = self.settle(None, staged, note).await?;
+                Ok(Repaired::Applied { applied, left })
+            }
+            Outcome::Taken { theirs } => {
+                let made: Vec<String> = written.into_iter().map(|file| file.add.path).collect();
+                self.discard(&made).await;
+                self.give_way(&theirs)?;
+                self.reload().await?;
+                Ok(Repaired::Void)
+            }
+        }
+    }
+
+    async fn write_repaired(&self, kept: &[(RecordBatch, Vec<KeyHash>)]) -> Result<Vec<WrittenFile>, Error> {
+        let mut writer = TableWriter::new(self.schema().clone(), self.log_store.object_store(None), Roll::SNAPSHOT)?;
+        for (rows, keys) in kept {
+            if let Err(error) = writer.write(rows, keys).await {
+                writer.abort().await;
+                return Err(error);
+            }
+        }
+        let mut files = writer.close().await?;
+        for file in &mut files {
+            data_file::leave_out(&mut file.add, hidden_columns(&self.shape));
+        }
+        Ok(files)
+    }
+}
