@@ -393,3 +393,76 @@ async fn a_partitioned_table_is_one_table() {
     drop(daemon);
     case.database.drop().await;
 }
+
+/// The stream changes rows between the moment when a repair has read them and when it puts them right; and kill -9 at every
+/// step of a repair.
+async fn a_repair_meets_changes_and_ends(kind: Kind) {
+    let Some(mut case) = Case::new(kind, "verifyrepair", "").await else { return };
+    case.session.run("CREATE TABLE bookings (id INT PRIMARY KEY, guest VARCHAR(80), note VARCHAR(8000))").await;
+    let rows: Vec<String> = (1..=300).map(|id| format!("({id}, 'guest {id}', 'x')")).collect();
+    case.session.run(&format!("INSERT INTO bookings VALUES {}", rows.join(","))).await;
+    case.session.run(&format!("UPDATE bookings SET note = {}", long_note(kind))).await;
+    case.lakeward.catch_up();
+    let bookings = case.table("bookings");
+    let wrong = json!({
+        "key": "id",
+        "set": {"1": {"guest": "z"}, "2": {"guest": "z"}, "3": {"guest": "z"}, "4": {"note": "z"}},
+        "remove": [5, 6, 7],
+        "copy": {"8": 1001, "9": 1002},
+    });
+    let mut daemon = case.lakeward.start_with(&[("LAKEWARD_WAIT_AT", "repair.read"), ("LAKEWARD_WAIT_SECONDS", "15")]);
+    daemon.wait_for_log("streaming");
+    if !case.plant("bookings", wrong.clone()) {
+        eprintln!("SKIPPED: LAKEWARD_TEST_PYTHON is not set, so nothing can be planted");
+        return;
+    }
+    let mut repair = case.lakeward.command(&["verify", "--repair", "--json", &bookings]);
+    let repair = tokio::task::spawn_blocking(move || repair.output());
+    daemon.wait_for_log("waiting at repair.read");
+    // Of each kind of wrong row, one that the stream has to say something about.
+    case.session
+        .run(
+            "UPDATE bookings SET guest = 'new', note = 'y' WHERE id IN (1, 5); DELETE FROM bookings WHERE id IN (2, 6);
+             INSERT INTO bookings VALUES (1001, 'came', 'short')",
+        )
+        .await;
+    let output = repair.await.expect("waited for").expect("lakeward starts");
+    assert_eq!(output.status.code(), Some(0), "{}\n{}", String::from_utf8_lossy(&output.stdout), daemon.log());
+    let told = case.put_right(&daemon);
+    // Left to the stream: 1 and 5, which it wrote, 2 and 6, which it deleted, and 1001, which it replaced.
+    assert_eq!(told, [(3, 3, 5)], "{}", daemon.log());
+    case.assert_equal(&[&bookings]);
+    daemon.kill();
+
+    for step in ["repair.read", "repair.staged", "repair.committed"] {
+        let mut daemon = case.lakeward.start_with(&[("LAKEWARD_WAIT_AT", step)]);
+        daemon.wait_for_log("streaming");
+        let set = json!({"10": {"guest": step}, "11": {"note": step}});
+        assert!(case.plant("bookings", json!({"key": "id", "set": set, "remove": [12], "copy": {"13": 2000}})));
+        let mut repair = case.lakeward.command(&["verify", "--repair", &bookings]).spawn().expect("lakeward starts");
+        daemon.wait_for_log(&format!("waiting at {step}"));
+        repair.kill().expect("it runs");
+        repair.wait().expect("it ended");
+        daemon.kill();
+        // The request is in the ledger.
+        let mut daemon = case.lakeward.start();
+        case.catches_up(&mut daemon);
+        daemon.kill();
+    }
+    case.database.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mariadb_a_repair_meets_changes_and_ends() {
+    a_repair_meets_changes_and_ends(Kind::MariaDb).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mysql_a_repair_meets_changes_and_ends() {
+    a_repair_meets_changes_and_ends(Kind::MySql).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_a_repair_meets_changes_and_ends() {
+    a_repair_meets_changes_and_ends(Kind::Postgres).await;
+}

@@ -283,5 +283,6 @@ async fn read<S: Source>(
         }
         read.highs.push(done?.high);
     }
+    lake::reached("repair.read").await;
     Ok(Outcome::Read(read))
 }

@@ -13,10 +13,10 @@ use arrow::compute::filter_record_batch;
 use deltalake::kernel::Action;
 use uuid::Uuid;
 
-use super::super::Error;
 use super::super::commit::{Outcome, Stretch};
 use super::super::data_file::{self, Roll, TableWriter, WrittenFile};
 use super::super::locator::{FileId, KeyHash, KeySet};
+use super::super::{Error, step};
 use super::apply::{Dying, Gone, Staged, Traces, hidden_columns, write_vectors};
 use super::{Applied, Table};
 
@@ -109,8 +109,10 @@ impl Table {
         let mut actions = removal.actions;
         actions.extend(written.iter().map(|file| Action::Add(file.add.clone())));
         let note = self.next_note(position);
+        step::reached("repair.staged").await;
         match self.put(&note, "STREAMING UPDATE", None, &actions).await? {
             Outcome::Landed => {
+                step::reached("repair.committed").await;
                 let staged = Staged {
                     actions,
                     truncated: false,
