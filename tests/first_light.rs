@@ -166,24 +166,10 @@ async fn mysql_without_gtids_is_followed_by_offsets() {
     oracle.assert_equal(&database.oracle_url(), &lake, &tables);
 }
 
-fn s3(variable: &str) -> Option<S3> {
-    let port = support::setting(variable)?;
-    let endpoint = format!("http://127.0.0.1:{port}");
-    Some(S3 { endpoint, key: "S3RVER".into(), secret: "S3RVER".into() })
-}
-
-fn storage(s3: &S3) -> String {
-    format!(
-        "[lake.storage]\naws_endpoint_url = \"{}\"\naws_allow_http = \"true\"\naws_region = \"us-east-1\"\n\
-         aws_access_key_id = \"{}\"\naws_secret_access_key = \"{}\"\n",
-        s3.endpoint, s3.key, s3.secret
-    )
-}
-
 /// The same on an object store with conditional writes.
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_live_in_a_lake_on_s3() {
-    let Some(s3) = s3("LAKEWARD_TEST_S3_PORT") else { return };
+    let Some(s3) = S3::at("LAKEWARD_TEST_S3_PORT") else { return };
     for kind in Kind::ALL {
         let Some(database) = Database::create(kind, "s3").await else { continue };
         let Some(mut oracle) = Oracle::start(Some(s3.clone())) else { return };
@@ -191,7 +177,7 @@ async fn tables_live_in_a_lake_on_s3() {
         let mut session = database.session().await;
         create_tables(&mut session).await;
         let lake = format!("s3://lake/{}", database.name);
-        let mut lakeward = lakeward(&scratch, &config(&database, &lake, &storage(&s3)));
+        let mut lakeward = lakeward(&scratch, &config(&database, &lake, &s3.storage()));
         lakeward.catch_up();
         change(&mut session).await;
         lakeward.catch_up();
@@ -205,10 +191,10 @@ async fn tables_live_in_a_lake_on_s3() {
 /// A store that ignores If-None-Match is refused before anything is written.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_without_conditional_writes_is_refused() {
-    let Some(s3) = s3("LAKEWARD_TEST_S3_UNSAFE_PORT") else { return };
+    let Some(s3) = S3::at("LAKEWARD_TEST_S3_UNSAFE_PORT") else { return };
     let Some(database) = Database::create(Kind::Postgres, "unsafe").await else { return };
     let scratch = Scratch::new("unsafe");
-    let mut lakeward = lakeward(&scratch, &config(&database, "s3://lake/unsafe", &storage(&s3)));
+    let mut lakeward = lakeward(&scratch, &config(&database, "s3://lake/unsafe", &s3.storage()));
     for command in ["check", "run"] {
         let output = lakeward.command(&[command]).output().expect("lakeward starts");
         let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);

@@ -6,7 +6,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{root, setting, source::Kind};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use crate::support::daemon::Lakeward;
+use crate::support::oracle::{Oracle, Reader, S3};
+use crate::support::source::{Database, Kind};
+use crate::support::{Scratch, root, setting};
 use crate::{Case, FOLLOW};
 
 const ROWS: i64 = 60_000;
@@ -81,4 +87,69 @@ async fn a_splice_that_is_killed_at_any_step_is_whole_or_not_there_mariadb() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_splice_that_is_killed_at_any_step_is_whole_or_not_there_postgres() {
     killed_at_each_step(Kind::Postgres).await;
+}
+
+/// On S3, with a file that the store copies by parts and one that is too small for that: whoever is killed between the parts
+/// and the commit leaves nothing that a reader sees.
+async fn killed_at_each_step_on_s3(kind: Kind) {
+    let Some(s3) = S3::at("LAKEWARD_TEST_S3_PORT") else { return };
+    let Some(database) = Database::create(kind, "s3splice").await else { return };
+    let (Some(mut oracle), Some(mut reader)) = (Oracle::start(Some(s3.clone())), Reader::start(Some(s3.clone())))
+    else {
+        return;
+    };
+    let scratch = Scratch::new("s3splice");
+    std::fs::write(scratch.path().join("password"), "cdc\n").expect("writable");
+    let lake = format!("s3://lake/{}", database.name);
+    let settings = format!("{}\n[commit]\ninterval_seconds = 1\n{FOLLOW}\n", s3.storage());
+    let config = format!("[lake]\nurl = \"{lake}\"\n{settings}{}", database.source_toml());
+    let mut lakeward = Lakeward::new(scratch.path(), &config);
+    let mut session = database.session().await;
+    session.run("CREATE TABLE t (id INT PRIMARY KEY, v INT, w TEXT)").await;
+    // What does not compress: more than two of the store's smallest parts.
+    let mut random = StdRng::seed_from_u64(7);
+    let mut id = 0;
+    for _ in 0..25 {
+        let mut rows = Vec::new();
+        for _ in 0..100 {
+            let text: String = (0..12_000).map(|_| char::from(random.random_range(b'A'..=b'z').max(b'_'))).collect();
+            id += 1;
+            rows.push(format!("({id},{id},'{text}')"));
+        }
+        session.run(&format!("INSERT INTO t VALUES {}", rows.join(","))).await;
+    }
+    lakeward.catch_up();
+    session.run("INSERT INTO t VALUES (10001, 1, 'small'), (10002, 2, NULL); DELETE FROM t WHERE id % 100 = 7").await;
+    lakeward.catch_up();
+    let table = database.table("t");
+    let url = format!("{lake}/src/{}", table.replace('.', "/"));
+    let rows = |reader: &mut Reader, version| reader.rows(&url, version, "SELECT count(*), max(v), sum(id) FROM t");
+    let before = rows(&mut reader, None);
+    for (number, step) in STEPS.into_iter().enumerate() {
+        session.run(&format!("ALTER TABLE t ADD n{number} INT DEFAULT 7")).await;
+        session.run(&format!("UPDATE t SET v = v + 0, n{number} = 8 WHERE id % 100 = 3")).await;
+        let version = |lakeward: &Lakeward| lakeward.tables()[0]["version"].as_u64().expect("a version");
+        let first = version(&lakeward);
+        let mut daemon = lakeward.start_with(&[("LAKEWARD_WAIT_AT", step)]);
+        daemon.wait_for_log(&format!("waiting at {step}"));
+        assert_eq!(rows(&mut reader, None), before, "{step}");
+        daemon.kill();
+        assert_eq!(rows(&mut reader, None), before, "{step}");
+        lakeward.catch_up();
+        for version in first..=version(&lakeward) {
+            assert_eq!(rows(&mut reader, Some(version)), before, "{step}: version {version}");
+        }
+        oracle.assert_equal(&database.oracle_url(), &format!("{lake}/src"), &[&table]);
+    }
+    database.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_splice_on_s3_that_is_killed_at_any_step_is_whole_or_not_there_mariadb() {
+    killed_at_each_step_on_s3(Kind::MariaDb).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_splice_on_s3_that_is_killed_at_any_step_is_whole_or_not_there_postgres() {
+    killed_at_each_step_on_s3(Kind::Postgres).await;
 }

@@ -53,6 +53,22 @@ pub struct S3 {
 }
 
 impl S3 {
+    /// The one whose port the environment has under this name.
+    pub fn at(variable: &str) -> Option<Self> {
+        let port = setting(variable)?;
+        let endpoint = format!("http://127.0.0.1:{port}");
+        Some(Self { endpoint, key: "S3RVER".into(), secret: "S3RVER".into() })
+    }
+
+    /// How config.toml names it.
+    pub fn storage(&self) -> String {
+        format!(
+            "[lake.storage]\naws_endpoint_url = \"{}\"\naws_allow_http = \"true\"\naws_region = \"us-east-1\"\n\
+             aws_access_key_id = \"{}\"\naws_secret_access_key = \"{}\"\n",
+            self.endpoint, self.key, self.secret
+        )
+    }
+
     fn json(&self) -> Value {
         json!({"endpoint": self.endpoint, "key": self.key, "secret": self.secret})
     }
