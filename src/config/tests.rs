@@ -96,6 +96,8 @@ fn every_key_is_read() {
             parallelism = 8
             chunk_rows = 500
             rows_per_second_max = 20_000
+            running_max = 40
+            replica_lag_seconds_max = 15
             [[source]]
             name = "shop-eu"
             url = "postgresql://c%40dc@[::1]:6000/sh%20op"
@@ -151,7 +153,14 @@ fn every_key_is_read() {
     assert_eq!(contract.owners, ["coupons@example.org"]);
     assert_eq!(contract.description.as_deref(), Some("Every coupon ever issued."));
     assert!(config.contracts.get("shop-eu", "booking.coupons").is_none());
-    assert_eq!(config.snapshot, Snapshot { parallelism: 8, chunk_rows: 500, rows_per_second_max: 20_000 });
+    let expected = Snapshot {
+        parallelism: 8,
+        chunk_rows: 500,
+        rows_per_second_max: 20_000,
+        running_max: 40,
+        replica_lag_max: Duration::from_secs(15),
+    };
+    assert_eq!(config.snapshot, expected);
 }
 
 #[test]

@@ -16,6 +16,7 @@ use tokio::task::{JoinError, JoinSet};
 
 use super::Error;
 use super::chunk::{self, Outcome, Staged};
+use super::gate::Gate;
 use super::progress::Progress;
 use super::throttle::Throttle;
 use crate::config;
@@ -43,6 +44,7 @@ pub struct Loader<S> {
     source_name: String,
     settings: config::Snapshot,
     throttle: Arc<Throttle>,
+    gate: Arc<Gate<S>>,
     tables: BTreeMap<TableName, Load>,
     tasks: JoinSet<Done>,
     reading: usize,
@@ -170,8 +172,10 @@ fn pauses() -> ExponentialBackoff {
 impl<S: Source> Loader<S> {
     /// `known`: positions that the tables have; nothing is read before new snapshots see all of them.
     pub fn new(source: Arc<S>, source_name: &str, settings: config::Snapshot, known: Vec<Position>) -> Self {
+        let gate = Arc::new(Gate::new(source.clone(), source_name, &settings));
         let mut loader = Self {
             source,
+            gate,
             source_name: source_name.to_owned(),
             throttle: Arc::new(Throttle::new(settings.rows_per_second_max)),
             settings,
@@ -320,9 +324,16 @@ impl<S: Source> Loader<S> {
                 held += 1;
                 self.reading += 1;
                 let (source, throttle, chunk) = (self.source.clone(), self.throttle.clone(), slot.chunk.clone());
+                let gate = self.gate.clone();
                 let (name, pass, number) = (name.clone(), load.pass, slot.number);
                 self.tasks.spawn(async move {
-                    let outcome = chunk::read(source.as_ref(), &name, &chunk, *writer, &throttle).await;
+                    let outcome = match gate.pass().await {
+                        Ok(()) => chunk::read(source.as_ref(), &name, &chunk, *writer, &throttle).await,
+                        Err(error) => {
+                            writer.abort().await;
+                            Err(error.into())
+                        }
+                    };
                     Done::Read { table: name, pass, number, outcome }
                 });
             }

@@ -7,6 +7,7 @@
 //! error leaves the tables already complete, which the next start keeps, and nothing of the one under way.
 
 mod chunk;
+mod gate;
 mod loader;
 mod progress;
 mod repair;

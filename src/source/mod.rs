@@ -32,6 +32,7 @@ pub use problem::{Problem, ProblemKind};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use chrono::{DateTime, Utc};
@@ -253,6 +254,12 @@ pub trait Source: Send + Sync + 'static {
         filter: Option<&str>,
         out: mpsc::Sender<ChunkEvent>,
     ) -> impl Future<Output = Result<ChunkRead, Error>> + Send;
+
+    /// How many statements run at the source now.
+    fn running(&self) -> impl Future<Output = Result<u64, Error>> + Send;
+
+    /// How far the source's replication is behind, as far as it knows.
+    fn replica_lag(&self) -> impl Future<Output = Result<Option<Duration>, Error>> + Send;
 
     /// Streams changes until `request.stop`, or until an error; on a transient one the caller starts again.
     fn stream(

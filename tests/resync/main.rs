@@ -8,6 +8,7 @@ mod changes;
 mod commands;
 mod crash;
 mod damage;
+mod gate;
 mod live;
 mod writers;
 
@@ -38,7 +39,11 @@ pub struct Case {
 impl Case {
     /// A database with the tables `goods` and `other`, and lakeward, which has not run yet. `snapshot`: keys of `[snapshot]`.
     pub async fn new(kind: Kind, test: &str, snapshot: &str) -> Option<Self> {
-        let database = Database::create(kind, test).await?;
+        Self::on(Database::create(kind, test).await?, test, snapshot).await
+    }
+
+    /// The same for a database that is there.
+    pub async fn on(database: Database, test: &str, snapshot: &str) -> Option<Self> {
         let oracle = Oracle::start(None)?;
         let scratch = Scratch::new(test);
         fs::write(scratch.path().join("password"), "cdc\n").expect("writable");

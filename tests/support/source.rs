@@ -37,7 +37,7 @@ impl Kind {
 pub struct Database {
     pub kind: Kind,
     pub name: String,
-    port: u16,
+    pub port: u16,
 }
 
 /// One application's session.

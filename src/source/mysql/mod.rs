@@ -36,6 +36,7 @@ mod moment;
 mod plan;
 mod position;
 mod preflight;
+mod pressure;
 #[cfg(test)]
 mod properties;
 mod snapshot;
@@ -52,6 +53,7 @@ mod wire;
 mod xid;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -190,6 +192,14 @@ impl Source for MySqlSource {
 
     async fn visible(&self, position: &Position) -> Result<(), Error> {
         visibility::wait(&self.config, &self.contracts, position).await
+    }
+
+    async fn running(&self) -> Result<u64, Error> {
+        pressure::running(&self.config).await
+    }
+
+    async fn replica_lag(&self) -> Result<Option<Duration>, Error> {
+        pressure::replica_lag(&self.config).await
     }
 
     async fn next_chunk(&self, table: &TableSchema, after: Option<&KeyBound>, rows: u64) -> Result<Chunk, Error> {

@@ -30,6 +30,7 @@ mod numbering;
 mod pgoutput;
 mod plan;
 mod preflight;
+mod pressure;
 #[cfg(test)]
 mod properties;
 mod publication;
@@ -44,6 +45,7 @@ mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use pgwire_replication::ReplicationClient;
 use tokio::sync::mpsc;
@@ -240,6 +242,14 @@ impl Source for PostgresSource {
 
     async fn visible(&self, _position: &Position) -> Result<(), Error> {
         visibility::wait(&self.config).await
+    }
+
+    async fn running(&self) -> Result<u64, Error> {
+        pressure::running(&self.config).await
+    }
+
+    async fn replica_lag(&self) -> Result<Option<Duration>, Error> {
+        pressure::replica_lag(&self.config).await
     }
 
     async fn next_chunk(&self, table: &TableSchema, after: Option<&KeyBound>, rows: u64) -> Result<Chunk, Error> {

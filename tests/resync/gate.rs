@@ -1,0 +1,85 @@
+//! Loads that hold back while their source has enough to do.
+
+use std::time::{Duration, Instant};
+
+use crate::support::server::OwnServer;
+use crate::support::source::{Database, Kind};
+use crate::{Case, assert_code, on_each, text};
+
+async fn a_load_waits_while_too_much_runs_at_the_source(kind: Kind) {
+    let Some(server) = OwnServer::start(kind, "busy", &[]) else { return };
+    let database = Database::create_on(kind, server.port, "busy").await;
+    let Some(mut case) = Case::on(database, "busy", "chunk_rows = 200\nrunning_max = 8").await else { return };
+    let (mut daemon, mut session) = (case.lakeward.start(), case.database.admin().await);
+    daemon.wait_for_log("streaming");
+    case.wait_for_state("goods", "streaming", &daemon);
+    if kind == Kind::Postgres {
+        // What others do is hidden from it.
+        let output = case.resync("goods", &[]);
+        assert_code(&output, 13);
+        assert!(text(&output).contains("GRANT pg_read_all_stats TO \"cdc\""), "{}", text(&output));
+        session.run("GRANT pg_read_all_stats TO cdc").await;
+    }
+    let mut sleepers = Vec::new();
+    for _ in 0..12 {
+        let mut session = case.database.admin().await;
+        sleepers.push(tokio::spawn(async move {
+            session.run(if kind == Kind::Postgres { "SELECT pg_sleep(15)" } else { "DO SLEEP(15)" }).await;
+        }));
+    }
+    let begun = Instant::now();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_code(&case.resync("goods", &["--no-wait"]), 0);
+    daemon.wait_for_log("loads wait: ");
+    assert!(daemon.log().contains("more than `snapshot.running_max` = 8"), "{}", daemon.log());
+    daemon.wait_for_log("resync done");
+    assert!(begun.elapsed() > Duration::from_secs(14), "it did not wait:\n{}", daemon.log());
+    for sleeper in sleepers {
+        sleeper.await.expect("it sleeps");
+    }
+    session.run("UPDATE goods SET price = 7 WHERE id < 100").await;
+    daemon.terminate();
+    case.lakeward.catch_up();
+    case.assert_equal(&["goods", "other"]);
+}
+on_each!(a_load_waits_while_too_much_runs_at_the_source);
+
+/// The source is a replica that is told to stay behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_waits_while_replication_is_behind() {
+    let kind = Kind::MariaDb;
+    let Some(primary) = OwnServer::start(kind, "primary", &[]) else { return };
+    let Some(replica) = OwnServer::start(kind, "replica", &["server-id=2", "gtid_domain_id=2", "log_slave_updates=ON"])
+    else {
+        return;
+    };
+    let first = Database::create_on(kind, primary.port, "behind").await;
+    let database = Database { kind, name: first.name.clone(), port: replica.port };
+    let mut at_replica = Database::create_on(kind, replica.port, "unused").await.admin().await;
+    let source = format!(
+        "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {}, MASTER_USER = 'app', MASTER_PASSWORD = 'app',
+         MASTER_USE_GTID = slave_pos",
+        primary.port
+    );
+    at_replica.run(&format!("GRANT SLAVE MONITOR ON *.* TO cdc; {source}; START SLAVE")).await;
+    let begun = Instant::now();
+    let exists = format!("SELECT count(*) FROM information_schema.schemata WHERE schema_name = '{}'", first.name);
+    while at_replica.value(&exists).await.as_deref() != Some("1") {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it does not replicate");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    // Written at the replica; what comes from the primary is another table's.
+    let Some(mut case) = Case::on(database, "behind", "replica_lag_seconds_max = 2").await else { return };
+    let (mut daemon, mut at_primary) = (case.lakeward.start(), first.session().await);
+    daemon.wait_for_log("streaming");
+    case.wait_for_state("goods", "streaming", &daemon);
+    at_replica.run("STOP SLAVE; CHANGE MASTER TO MASTER_DELAY = 15; START SLAVE").await;
+    at_primary.run("CREATE TABLE late (id INT PRIMARY KEY); INSERT INTO late VALUES (1)").await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_code(&case.resync("goods", &["--no-wait"]), 0);
+    daemon.wait_for_log("loads wait: replication is ");
+    daemon.wait_for_log("resync done");
+    daemon.terminate();
+    case.lakeward.catch_up();
+    case.assert_equal(&["goods", "other", "late"]);
+}
