@@ -14,6 +14,8 @@ cargo build --release
 export LAKEWARD_BENCH_MYSQL_ROOT=$MYSQL9
 scripts/with-servers.sh "$PYTHON" benches/backlog.py --lakeward "$CARGO_TARGET_DIR/release/lakeward" \
     --out "$CARGO_TARGET_DIR/bench/backlog.json" "$@"
+scripts/with-servers.sh "$PYTHON" benches/snapshot.py --lakeward "$CARGO_TARGET_DIR/release/lakeward" \
+    --out "$CARGO_TARGET_DIR/bench/snapshot.json"
 scripts/with-servers.sh --databases mariadb "$PYTHON" benches/add_column.py --lakeward "$CARGO_TARGET_DIR/release/lakeward" \
     --out "$CARGO_TARGET_DIR/bench/add_column.json"
 # Both transactions are several gigabytes on the servers' disks, and again on ours.
