@@ -16,6 +16,7 @@ import uuid
 
 import lake
 import pyarrow
+import pyarrow.compute
 import pyarrow.parquet
 
 
@@ -40,6 +41,10 @@ def live_files(folder):
     return version, files
 
 
+def keys(request):
+    return [*map(int, [*request.get("set", {}), *request.get("copy", {})]), *request.get("remove", [])]
+
+
 def planted(request, rows):
     key = request["key"]
     position = {row[key]: row for row in rows}
@@ -56,7 +61,11 @@ def attempt(request):
     folder = request["table"]
     version, files = live_files(folder)
     found = lake.connect().execute(f"SELECT * FROM {lake.scan(folder, version)}").fetch_arrow_table()
-    table = pyarrow.Table.from_pylist(planted(request, found.to_pylist()), schema=found.schema)
+    # The others, of which there may be many, never become Python's.
+    meant = pyarrow.compute.is_in(found[request["key"]], pyarrow.array(keys(request), found[request["key"]].type))
+    rows = planted(request, found.filter(meant).to_pylist())
+    others = found.filter(pyarrow.compute.invert(meant))
+    table = pyarrow.concat_tables([others, pyarrow.Table.from_pylist(rows, schema=found.schema)])
     name = f"planted-{uuid.uuid4()}.parquet"
     path = os.path.join(folder, name)
     pyarrow.parquet.write_table(table, path)
