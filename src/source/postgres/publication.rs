@@ -41,8 +41,8 @@ pub struct Publication {
 struct Member {
     schema: String,
     table: String,
-    /// With a list of columns.
-    listed: bool,
+    /// Its list of columns, if it has one.
+    columns: Option<Vec<String>>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -69,7 +69,8 @@ const PUBLICATION: &str = "
         'owned', pg_has_role(p.pubowner, 'USAGE'),
         'members', coalesce((
             SELECT json_agg(json_build_object('schema', n.nspname, 'table', c.relname,
-                'listed', r.prattrs IS NOT NULL))
+                'columns', (SELECT json_agg(a.attname ORDER BY a.attnum) FROM pg_attribute a
+                    WHERE a.attrelid = r.prrelid AND a.attnum = ANY(r.prattrs))))
             FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
             WHERE r.prpubid = p.oid), '[]'),
         'published', coalesce((
@@ -134,8 +135,11 @@ impl Publication {
         let named = |name: &TableName| {
             let found = self.published.iter().find(|found| found.schema == name.schema && found.table == name.table)?;
             let inserts_only = !self.updates && !self.deletes;
-            let listed = self.members.iter().any(|member| member.listed && &member.name() == name);
-            Some(Published { columns: found.columns.clone(), filter: found.filter.clone(), inserts_only, listed })
+            let list =
+                self.members.iter().find(|member| &member.name() == name).and_then(|member| member.columns.clone());
+            let listed = list.is_some();
+            let columns = list.unwrap_or_else(|| self.complete(table, &found.columns));
+            Some(Published { columns, filter: found.filter.clone(), inserts_only, listed })
         };
         let sent = |mut published: Published| {
             let generated = |name: &String| table.columns.iter().any(|column| column.generated && &column.name == name);
@@ -155,6 +159,17 @@ impl Publication {
         // A filter of one partition would have to be applied to this partition alone.
         let alike = first.filter.is_none() && leaves.all(|published| published.as_ref() == Some(&first));
         alike.then(|| sent(first))
+    }
+
+    /// `pg_publication_tables` does not read as of the moment that the catalog is read at: it may lack a column that was dropped
+    /// just now. Without lists of columns all are sent that are not generated.
+    fn complete(&self, table: &CatalogTable, found: &[String]) -> Vec<String> {
+        let mut columns = found.to_vec();
+        if self.members.iter().all(|member| member.columns.is_none()) {
+            let lacking = table.columns.iter().filter(|column| !column.generated && !found.contains(&column.name));
+            columns.extend(lacking.map(|column| column.name.clone()));
+        }
+        columns
     }
 
     /// Lakeward may bring the members in line.
