@@ -21,6 +21,7 @@ mod history;
 mod lease;
 mod outbox;
 mod prepared;
+mod reloads;
 mod requests;
 mod series;
 
@@ -30,6 +31,7 @@ pub use history::{History, Version};
 pub use lease::{Holder, Lease, RENEW_EVERY};
 pub use outbox::{FIRST, Outbox, OutboxEntry, kind};
 pub use prepared::{PreparedEntry, PreparedObjects};
+pub use reloads::Reloads;
 pub use requests::{Request, Requests, Wish};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -227,6 +229,9 @@ pub struct Entry {
     /// Up to which number [`Requests`] have been taken.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub requests_taken: u64,
+    /// Loads that were begun without anybody asking.
+    #[serde(default, skip_serializing_if = "Reloads::is_empty")]
+    pub reloads: Reloads,
 }
 
 fn is_false(flag: &bool) -> bool {
@@ -324,6 +329,7 @@ impl Entry {
             prepared: Vec::new(),
             source_notes: BTreeMap::new(),
             requests_taken: 0,
+            reloads: Reloads::default(),
         }
     }
 }

@@ -122,7 +122,7 @@ fn a_stopped_table_keeps_its_complete_transactions_only() {
     gatherer.add(truncate());
     gatherer.add(boundary(7));
     gatherer.add(truncate());
-    gatherer.add(Event::TableStopped { table: name(), error: Error::ReceiverGone });
+    gatherer.add(Event::TableStopped { table: name(), error: Error::ReceiverGone, by_change: false });
     gatherer.add(truncate());
     gatherer.add(boundary(9));
     let batch = gatherer.cut();
@@ -223,7 +223,7 @@ async fn an_open_transaction_waits_on_disk_and_comes_back_whole() {
 ///
 #[tokio::test]
 async fn what_never_happened_leaves_the_disk_at_once() {
-    let stopped = || Event::TableStopped { table: name(), error: Error::ReceiverGone };
+    let stopped = || Event::TableStopped { table: name(), error: Error::ReceiverGone, by_change: false };
     for (end, left) in [(Event::Rollback, 0), (stopped(), 0), (truncate(), 2)] {
         let mut gatherer = gatherer();
         gatherer.add(row());
@@ -325,7 +325,7 @@ fn a_table_that_waits_and_then_stops_is_read_no_further_and_releases_the_ledger(
         gatherer.add(event);
     }
     gatherer.cut();
-    gatherer.add(Event::TableStopped { table: name(), error: Error::ReceiverGone });
+    gatherer.add(Event::TableStopped { table: name(), error: Error::ReceiverGone, by_change: false });
     gatherer.add(boundary(11));
     let batch = gatherer.cut();
     assert!(matches!(batch.leaving[&name()].why, Left::Stopped(_)));

@@ -205,6 +205,11 @@ impl Source for PostgresSource {
         slot::ensure(&mut connection, &self.config, durable).await.map(Position::Lsn)
     }
 
+    async fn give_up_position(&self) -> Result<(), Error> {
+        let mut connection = connection::connect(&self.config).await?;
+        slot::drop_lost(&mut connection, &self.config).await
+    }
+
     async fn observe(&self, tables: &[TableName]) -> Result<(), Error> {
         let mut connection = connection::connect(&self.config).await?;
         watch::observe(&mut connection, &self.config, &self.notes, tables).await

@@ -140,6 +140,20 @@ pub async fn check(connection: &mut PgConnection, config: &SourceConfig, durable
     Ok(())
 }
 
+/// Drops the source's own slot if the server has given it up: nobody can read through it any more.
+pub async fn drop_lost(connection: &mut PgConnection, config: &SourceConfig) -> Result<(), Error> {
+    let Some(slot) = find(connection, &config.slot).await? else { return Ok(()) };
+    let Some(cause) = slot.lost().filter(|_| slot.foreign(config).is_none()) else { return Ok(()) };
+    let statement = "SELECT pg_drop_replication_slot($1)";
+    sqlx::query(statement)
+        .bind(&config.slot)
+        .execute(connection)
+        .await
+        .map_err(|error| query_error(&format!("dropping replication slot `{}`", config.slot), &error))?;
+    info!(slot = config.slot, cause, "dropped the replication slot, for the server has given it up");
+    Ok(())
+}
+
 /// A slot that a start before this one left behind, with nothing durable since.
 fn first_position(config: &SourceConfig, slot: &Slot) -> Result<u64, Error> {
     let unusable = |finding: String| Error::Setting {
