@@ -144,7 +144,13 @@ impl Committer {
         for event in &events {
             self.ledger.outbox().append(event).await?;
         }
+        if self.begin_anew.is_some() {
+            lake::reached("reload.told").await;
+        }
         self.ledger.append(&self.entry).await?;
+        if self.begin_anew.is_some() {
+            lake::reached("reload.entered").await;
+        }
         self.ledger.prepared().forget(&decided).await;
         self.tidy_up().await;
         self.tell_waiting();

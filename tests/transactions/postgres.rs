@@ -383,7 +383,7 @@ async fn a_partition_can_be_captured_without_its_root() {
 /// K-5: under the root's name, what happens to a partition leaves no trace in the log, and is found in the catalog.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_happens_to_a_partition_beside_the_log_stops_the_table() {
-    let Some(mut bed) = Bed::new("pgroot", "").await else { return };
+    let Some(mut bed) = Bed::new("pgroot", "[schema_changes]\nchange = \"fail\"").await else { return };
     // A partition that is detached would be captured on its own.
     let config = bed.scratch.path().join("config.toml");
     let text = std::fs::read_to_string(&config).expect("just written");
