@@ -130,7 +130,7 @@ fn changed(place: &str, record: &ChangeRecord) -> Words {
     let mut to_do = Vec::new();
     for step in &record.steps {
         let Some(column) = &step.column else { continue };
-        let in_force = matches!(step.outcome, Outcome::Applied | Outcome::Approved);
+        let in_force = matches!(step.outcome, Outcome::Applied | Outcome::Approved | Outcome::Resync);
         match (step.kind, &step.new_name) {
             (ChangeKind::Rename, Some(to)) if in_force => {
                 to_do.push(format!("Write `{to}` instead of `{column}` in your queries."));

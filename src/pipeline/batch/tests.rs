@@ -131,6 +131,44 @@ fn a_stopped_table_keeps_its_complete_transactions_only() {
     assert_eq!((batch.position, batch.durable), (Some(Position::Lsn(9)), Some(Position::Lsn(9))));
 }
 
+/// What the log does not tell of a table's change: loaded again by policy `change`, and nothing else.
+#[test]
+fn a_table_with_a_change_that_is_not_told_is_loaded_again_by_policy() {
+    let untold = || {
+        let error = Error::Table {
+            table: name().to_string(),
+            finding: "its partition p was dropped".into(),
+            position: "0-1-7".into(),
+            remedy: "load it again".into(),
+        };
+        Event::TableStopped { table: name(), error, by_change: true }
+    };
+    for (policies, verdict) in [
+        (&[][..], "reload"),
+        (&[(ChangeKind::Change, ChangePolicy::Fail)], "stopped"),
+        (&[(ChangeKind::Change, ChangePolicy::Hold)], "stopped"),
+        (&[(ChangeKind::Truncate, ChangePolicy::Keep)], "stopped"),
+    ] {
+        let mut gatherer = following(policies, HashMap::new());
+        for event in [row(), boundary(7), row(), untold(), boundary(9)] {
+            gatherer.add(event);
+        }
+        let batch = gatherer.cut();
+        assert_eq!(changes(&batch).len(), 1, "what was complete before is committed");
+        let leaving = &batch.leaving[&name()];
+        assert_eq!(leaving.position, Position::Lsn(7));
+        match (&leaving.why, verdict) {
+            (Left::Reload { record, error }, "reload") => {
+                assert_eq!(record.steps[0].outcome, Outcome::Resync);
+                assert_eq!((record.place.as_str(), record.table.as_str()), ("0-1-7", "booking.coupons"));
+                assert!(error.to_string().contains("its partition p was dropped"), "{error}");
+            }
+            (Left::Stopped(_), "stopped") => {}
+            (other, _) => panic!("{policies:?}: {other:?}"),
+        }
+    }
+}
+
 /// One row of these columns, numbers each.
 fn row_of(schema: &Arc<TableSchema>) -> Event {
     let mut builder = RowBuilder::new(schema.clone());
