@@ -287,9 +287,11 @@ fn consequence(step: &StepRecord) -> String {
     let column = step.column.as_deref().unwrap_or_default();
     let new_name = step.new_name.as_deref().unwrap_or_default();
     match (step.kind, step.outcome) {
-        (_, Outcome::Resync) => "The table is being loaded again from its source. Until that is done, readers see it as it \
+        (_, Outcome::Resync) => {
+            "The table is being loaded again from its source. Until that is done, readers see it as it \
                                  was before the change."
-            .to_owned(),
+                .to_owned()
+        }
         (ChangeKind::Add, Outcome::Applied | Outcome::Approved) if step.description.ends_with(" in the old rows") => {
             format!("Old rows have the same value in `{column}` as at the source.")
         }

@@ -46,9 +46,12 @@ impl Error {
             Self::Source(error) => error.class() == source::Class::Transient,
             Self::Lake(error) => error.class() == lake::Class::Transient,
             Self::Ledger(error) => error.is_transient(),
-            Self::NotReady(_) | Self::PositionLost { .. } | Self::Position { .. } | Self::LedgerGone { .. } | Self::NoTables | Self::Task(_) => {
-                false
-            }
+            Self::NotReady(_)
+            | Self::PositionLost { .. }
+            | Self::Position { .. }
+            | Self::LedgerGone { .. }
+            | Self::NoTables
+            | Self::Task(_) => false,
         }
     }
 }

@@ -64,7 +64,7 @@ impl Following {
         self.tables.insert(table, Followed { settled: shape.clone(), shape, policies });
     }
 
-    /// A table that waits for a person, and will not stream before the next start.
+    /// A table that waits for a person, or for its load, and will not stream before the next attempt.
     pub fn leave_out(&mut self, table: TableName) {
         self.stopped.insert(table);
     }
@@ -129,7 +129,12 @@ impl Following {
         }
         let Error::Table { table: name, finding, position, remedy } = error else { return Err(error) };
         if let Some(kept) = kept_from_load(&followed.shape, &followed.policies) {
-            return Err(Error::Table { table: name, finding: format!("{finding}; by a load, {kept}"), position, remedy });
+            return Err(Error::Table {
+                table: name,
+                finding: format!("{finding}; by a load, {kept}"),
+                position,
+                remedy,
+            });
         }
         let columns = ColumnView::all(&followed.shape.source_schema());
         let record = ChangeRecord {

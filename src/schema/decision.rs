@@ -77,7 +77,8 @@ pub fn decide(
         after: ColumnView::all(&change.after),
         steps: work.steps.clone(),
     };
-    let mut refusal = strange(shape, &change.before).map(|finding| without_rows(&finding, ChangeKind::Change, policies, verdict));
+    let mut refusal =
+        strange(shape, &change.before).map(|finding| without_rows(&finding, ChangeKind::Change, policies, verdict));
     let is_strange = refusal.is_some();
     for step in &change.steps {
         // What stops the table says more than what makes it wait.

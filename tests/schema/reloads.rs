@@ -40,7 +40,11 @@ const POSTGRES: &[Reload] = &[
     reload("counted", "ADD n BIGSERIAL", "INSERT INTO {t} (id, a) VALUES (3, 3)"),
     reload("keyed", "DROP CONSTRAINT {t}_pkey, ADD PRIMARY KEY (a)", "UPDATE {t} SET a = 9 WHERE id = 2"),
     reload("several", "ADD z INT DEFAULT 1, ALTER a TYPE SMALLINT", "INSERT INTO {t} VALUES (3, 3, 'z', 4)"),
-    reload("twice", "ALTER a TYPE SMALLINT; ALTER TABLE {t} ALTER b TYPE CHAR(3)", "INSERT INTO {t} VALUES (3, 3, 'z')"),
+    reload(
+        "twice",
+        "ALTER a TYPE SMALLINT; ALTER TABLE {t} ALTER b TYPE CHAR(3)",
+        "INSERT INTO {t} VALUES (3, 3, 'z')",
+    ),
 ];
 
 fn reloads(kind: Kind) -> &'static [Reload] {
@@ -69,9 +73,9 @@ impl Case {
         let mut files: Vec<_> =
             fs::read_dir(folder).expect("an outbox").map(|file| file.expect("readable").path()).collect();
         files.sort();
-        let entries = files.iter().map(|file| -> Value {
-            serde_json::from_slice(&fs::read(file).expect("readable")).expect("JSON")
-        });
+        let entries = files
+            .iter()
+            .map(|file| -> Value { serde_json::from_slice(&fs::read(file).expect("readable")).expect("JSON") });
         let name = self.database.table(table);
         let of_this = entries.filter(|entry| entry["table"] == name.as_str());
         of_this
@@ -282,7 +286,9 @@ async fn partitions_that_go_beside_the_log_load_the_table_again() {
         for (number, change) in changes.iter().enumerate() {
             case.session.run(change).await;
             case.session.run(&format!("INSERT INTO other VALUES ({}, 5, 'o')", number + 10)).await;
-            case.session.run(&format!("INSERT INTO t VALUES ({}, {})", number + 10, if number == 1 { 2 } else { 1 })).await;
+            case.session
+                .run(&format!("INSERT INTO t VALUES ({}, {})", number + 10, if number == 1 { 2 } else { 1 }))
+                .await;
             case.lakeward.catch_up();
             assert_eq!(case.report("t")["state"], "streaming", "{change}: {}", case.report("t"));
             case.assert_equal(&["t", "other"]);

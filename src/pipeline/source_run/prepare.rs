@@ -49,7 +49,7 @@ pub(super) struct Found {
     /// When the first of the loads may begin that may not yet.
     pub(super) again_at: Option<DateTime<Utc>>,
     /// What the last commits of tables hold and the ledger does not: the last run ended between the two.
-    untold: Vec<OutboxEntry>,
+    pub(super) untold: Vec<OutboxEntry>,
 }
 
 impl Found {
@@ -211,8 +211,11 @@ impl<S: Source> SourceRun<S> {
             let policies = self.config.change_policies(&self.name, &name.to_string());
             following.follow(name.clone(), table.shape().clone(), policies);
         }
+        // They are no new tables, whatever the source says.
         for name in known {
-            if matches!(found.states.get(&name.to_string()), Some(TableState::Stopped { .. })) {
+            let state = found.states.get(&name.to_string());
+            let stands = matches!(state, Some(TableState::Stopped { .. } | TableState::Loading { .. }));
+            if stands && !found.open.contains_key(&name) {
                 following.leave_out(name);
             }
         }

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::super::Error;
-use super::super::telling::with_command;
+use super::super::telling::{self, Trouble, with_command};
 use super::loads::ToBegin;
 use super::prepare::Found;
 use super::{SourceRun, locked};
@@ -66,9 +66,7 @@ impl<S: Source> SourceRun<S> {
     /// The error with the command as it is to be typed for this source.
     pub(super) fn named(&self, error: Error) -> Error {
         match &error {
-            Error::Source(lost) if is_position_lost(lost) => {
-                Error::PositionLost { text: lost.for_source(&self.name) }
-            }
+            Error::Source(lost) if is_position_lost(lost) => Error::PositionLost { text: lost.for_source(&self.name) },
             _ => error,
         }
     }
@@ -80,13 +78,25 @@ impl<S: Source> SourceRun<S> {
             let (text, held) = (table.to_string(), opened.position().to_owned());
             let declared = discovered.iter().any(|schema| schema.name == table);
             match entry.tables.get(&text) {
+                // The entry must say at once what becomes of these: they are not to go on at its new position.
                 _ if !declared => {
-                    found.states.insert(text, TableState::Dropped { position: held, at: None });
+                    let gone = TableState::Dropped { position: held, at: None };
+                    entry.tables.insert(text.clone(), gone.clone());
+                    found.states.insert(text, gone);
                 }
                 Some(TableState::Waiting { reason, position, .. }) => {
                     let (reason, position) = (reason.clone(), position.clone());
-                    let reason = format!("{reason}; it waited for a decision, and the log from there on is lost; {RESYNC}");
-                    found.stop(&self.name, &table, reason, position);
+                    let reason =
+                        format!("{reason}; it waited for a decision, and the log from there on is lost; {RESYNC}");
+                    let reason = with_command(&reason, &self.name, &text);
+                    found.untold.push(telling::stopped(
+                        &self.name,
+                        &text,
+                        &position,
+                        &Trouble::of_text(reason.as_str()),
+                    ));
+                    found.stop(&self.name, &table, reason.clone(), position.clone());
+                    entry.tables.insert(text, TableState::Stopped { reason, position });
                 }
                 Some(TableState::Loading { hidden: Some(_), before: Some(before), .. }) => {
                     found.again.push((table, TableState::clone(before)));
