@@ -410,8 +410,15 @@ impl<S: Source> SourceRun<S> {
             let Some(table) = found.open.remove(&name) else { continue };
             let reason = "it was not in the publication for a while, and its changes of that time are not in the log \
                           that lakeward reads; load it again with `lakeward resync`";
-            found.stop(&self.name, &name, reason.to_owned(), table.position().to_owned());
+            let position = table.position().to_owned();
+            if self.loads_unpublished(&table) {
+                let reason = telling::with_command(reason, &self.name, &name.to_string());
+                found.again.push((name, TableState::Stopped { reason, position }));
+            } else {
+                found.stop(&self.name, &name, reason.to_owned(), position);
+            }
         }
+        self.begin_again(entry, found);
         for event in telling::newly_stopped(&self.name, &found.states, &entry.tables) {
             ledger.outbox().append(&event).await?;
         }

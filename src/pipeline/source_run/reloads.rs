@@ -9,10 +9,10 @@ use super::super::telling::{self, Trouble, with_command};
 use super::loads::ToBegin;
 use super::prepare::Found;
 use super::{SourceRun, locked};
-use crate::config::{ChangeKind, ChangePolicy, OnLostPosition};
-use crate::lake::Place;
+use crate::config::{ChangeKind, ChangePolicies, ChangePolicy, OnLostPosition, SourceConfig, default_slot};
+use crate::lake::{Place, Table};
 use crate::ledger::{Entry, TableState};
-use crate::schema::{RESYNC, TableName, TableSchema};
+use crate::schema::{RESYNC, TableName, TableSchema, kept_from_load};
 use crate::source::{self, Source};
 
 impl<S: Source> SourceRun<S> {
@@ -26,8 +26,23 @@ impl<S: Source> SourceRun<S> {
 
     /// Whether a table that was dropped and created again is loaded again, and not only stopped.
     pub(super) fn loads_recreated(&self, table: &TableName) -> bool {
-        let policies = self.config.change_policies(&self.name, &table.to_string());
-        policies.of(ChangeKind::Change) == ChangePolicy::Apply
+        self.policies(table).of(ChangeKind::Change) == ChangePolicy::Apply
+    }
+
+    /// The same for a table that is not in the publication any more, as one is that was created again. Only lakeward's own
+    /// publication is mended.
+    pub(super) fn loads_unpublished(&self, table: &Table) -> bool {
+        let is_ours = self.source_config().is_some_and(|source| source.publication == default_slot(&self.name));
+        let kept = kept_from_load(table.shape(), &self.policies(table.name()));
+        is_ours && self.loads_recreated(table.name()) && kept.is_none()
+    }
+
+    fn policies(&self, table: &TableName) -> ChangePolicies {
+        self.config.change_policies(&self.name, &table.to_string())
+    }
+
+    fn source_config(&self) -> Option<&SourceConfig> {
+        self.config.sources.iter().find(|source| source.name == self.name)
     }
 
     /// Tables that were found to be loaded again: from here on the entry says so.
@@ -48,8 +63,8 @@ impl<S: Source> SourceRun<S> {
 
     /// Whether an attempt goes on with new loads after this error.
     pub(super) fn loads_anew_after(&self, error: &source::Error) -> bool {
-        let source = self.config.sources.iter().find(|source| source.name == self.name);
-        is_position_lost(error) && source.is_some_and(|source| source.on_lost_position == OnLostPosition::Resync)
+        let wanted = self.source_config().map(|source| source.on_lost_position);
+        is_position_lost(error) && wanted == Some(OnLostPosition::Resync)
     }
 
     /// Whether the run goes on after this error, with an attempt that takes the position for lost: the stream may notice
