@@ -207,7 +207,8 @@ impl Source for PostgresSource {
 
     async fn give_up_position(&self) -> Result<(), Error> {
         let mut connection = connection::connect(&self.config).await?;
-        slot::drop_lost(&mut connection, &self.config).await
+        let published = publication::find(&mut connection, &self.config.publication).await?.is_some();
+        slot::drop_useless(&mut connection, &self.config, published).await
     }
 
     async fn observe(&self, tables: &[TableName]) -> Result<(), Error> {
