@@ -28,7 +28,10 @@ impl Case {
         let oracle = Oracle::start(None)?;
         let scratch = Scratch::new(test);
         std::fs::write(scratch.path().join("password"), "cdc\n").expect("writable");
-        let config = format!("[lake]\nurl = \"lake\"\n[commit]\ninterval_seconds = 1\n{}", database.source_toml());
+        // Stopped, a table tells why it can't go on; else it would be loaded again.
+        let policies = "[schema_changes]\nchange = \"fail\"\nkey = \"fail\"\n";
+        let config =
+            format!("[lake]\nurl = \"lake\"\n[commit]\ninterval_seconds = 1\n{policies}{}", database.source_toml());
         let lakeward = Lakeward::new(scratch.path(), &config);
         Some(Self { _server: server, database, session, oracle, lakeward, scratch })
     }

@@ -90,6 +90,7 @@ impl Bed {
             server_id: 2_000_000 + rand::random::<u32>() % 1_000_000,
             slot: String::new(),
             publication: String::new(),
+            on_lost_position: lakeward::config::OnLostPosition::Stop,
         };
         let contracts = Contracts::new(contracts(&database));
         let source = MySqlSource::new(config, contracts).expect("a valid config");
@@ -186,7 +187,7 @@ fn story(events: &[Event]) -> Vec<String> {
             }
             Event::TableDropped { table, .. } => format!("{} dropped", table.table),
             Event::TableAppeared { table, .. } => format!("{} appeared", table.table),
-            Event::TableStopped { table, error } => format!("{} stopped: {error}", table.table),
+            Event::TableStopped { table, error, .. } => format!("{} stopped: {error}", table.table),
             Event::Truncate(table) => format!("{} truncated", table.table),
             Event::Rows(rows) => {
                 let names: Vec<&str> = rows.schema.columns.iter().map(|column| column.name.as_str()).collect();

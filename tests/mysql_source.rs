@@ -65,6 +65,7 @@ impl Server {
             server_id,
             slot: String::new(),
             publication: String::new(),
+            on_lost_position: lakeward::config::OnLostPosition::Stop,
         }
     }
 }

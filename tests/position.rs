@@ -41,7 +41,10 @@ impl Case {
         session.run(TABLES).await;
         let scratch = Scratch::new(test);
         std::fs::write(scratch.path().join("password"), "cdc\n").expect("writable");
-        let config = format!("[lake]\nurl = \"lake\"\n[commit]\ninterval_seconds = 1\n{}", database.source_toml());
+        let source = database.source_toml();
+        let config = format!(
+            "[lake]\nurl = \"lake\"\n[commit]\ninterval_seconds = 1\n[schema_changes]\nchange = \"fail\"\n{source}"
+        );
         let mut lakeward = Lakeward::new(scratch.path(), &config);
         lakeward.catch_up();
         Some(Self { database, session, lakeward, scratch })

@@ -119,7 +119,7 @@ fn steps(events: &[Event], table: &str) -> Vec<String> {
 
 fn stopped(events: &[Event], table: &str) -> Option<String> {
     events.iter().find_map(|event| match event {
-        Event::TableStopped { table: name, error } if name.to_string() == table => Some(error.to_string()),
+        Event::TableStopped { table: name, error, .. } if name.to_string() == table => Some(error.to_string()),
         _ => None,
     })
 }

@@ -651,7 +651,7 @@ async fn a_table_that_took_another_ones_name_stops_and_the_others_go_on() {
     let stopped: Vec<String> = events
         .iter()
         .filter_map(|event| match event {
-            Event::TableStopped { table, error } => Some(format!("{table}: {error}")),
+            Event::TableStopped { table, error, .. } => Some(format!("{table}: {error}")),
             _ => None,
         })
         .collect();

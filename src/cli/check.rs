@@ -148,7 +148,7 @@ async fn look_at_source(config: &SourceConfig, contracts: &Contracts) -> SourceR
             let exit = Exit::most_urgent(problems.iter().map(|problem| Exit::from(problem.kind)));
             (problems, None, (exit != Exit::Ok).then_some(exit))
         }
-        Err(error) => (Vec::new(), Some(error.to_string()), Some(Exit::from(&error))),
+        Err(error) => (Vec::new(), Some(error.for_source(&config.name)), Some(Exit::from(&error))),
     };
     SourceReport {
         name: config.name.clone(),

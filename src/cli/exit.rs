@@ -165,7 +165,7 @@ impl From<&pipeline::Error> for Exit {
             Error::Ledger(error) => error.into(),
             Error::NotReady(problems) => Self::most_urgent(problems.iter().map(|problem| problem.kind.into())),
             Error::NoTables => Self::Configuration,
-            Error::LedgerGone { .. } => Self::PositionLost,
+            Error::LedgerGone { .. } | Error::PositionLost { .. } => Self::PositionLost,
             Error::Position { .. } => Self::LakeUnreachable,
             Error::Task(_) => Self::Unexpected,
         }

@@ -122,6 +122,7 @@ impl Init {
             server_id: default_server_id(&name),
             slot: default_slot(&name),
             publication: default_slot(&name),
+            on_lost_position: crate::config::OnLostPosition::Stop,
         };
         let url = text::url_without_password(&config);
         let source = AnySource::new(config.clone(), Contracts::default())?;

@@ -174,7 +174,7 @@ fn statement_of(argument: String) -> anyhow::Result<String> {
 
 fn exit_of(plan: &PlanReport) -> Exit {
     match plan.outcome {
-        PlanOutcome::Nothing | PlanOutcome::Applied => Exit::Ok,
+        PlanOutcome::Nothing | PlanOutcome::Applied | PlanOutcome::Resynced => Exit::Ok,
         PlanOutcome::Held | PlanOutcome::Waits | PlanOutcome::Unclear => Exit::NeedsApproval,
         PlanOutcome::Stops => Exit::TableStopped,
     }

@@ -128,6 +128,16 @@ pub enum Tls {
     VerifyFull,
 }
 
+/// What becomes of a source when changes that the lake does not have can't be read from its log any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnLostPosition {
+    /// Its run ends with an error that says what to do.
+    #[default]
+    Stop,
+    /// All its tables are loaded anew.
+    Resync,
+}
+
 /// One `[[source]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceConfig {
@@ -150,6 +160,7 @@ pub struct SourceConfig {
     pub slot: String,
     /// PostgreSQL: default [`default_slot`]; created when missing.
     pub publication: String,
+    pub on_lost_position: OnLostPosition,
 }
 
 impl Config {

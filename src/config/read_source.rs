@@ -7,7 +7,7 @@ use url::Url;
 
 use super::load::Environment;
 use super::reader::{Found, TableReader};
-use super::{DatabaseKind, Secret, SourceConfig, TableSelection, Tls};
+use super::{DatabaseKind, OnLostPosition, Secret, SourceConfig, TableSelection, Tls};
 
 const NAME: &str = "small letters, digits, `_` and `-`";
 const URL: &str = "mysql://user@host:port or postgres://user@host:port/database";
@@ -15,6 +15,10 @@ const TABLES: &str = "a list of database.table or schema.table, `*` stands for a
 const TLS: &str = "disable, prefer, require, verify-ca or verify-full";
 const SLOT: &str = "1 to 63 small letters, digits and `_`";
 const PUBLICATION: &str = "a name of at most 63 bytes without quotes and commas";
+
+const LOST: &str = "stop or resync";
+
+const LOST_WORDS: [(&str, OnLostPosition); 2] = [("stop", OnLostPosition::Stop), ("resync", OnLostPosition::Resync)];
 
 const TLS_WORDS: [(&str, Tls); 5] = [
     ("disable", Tls::Disable),
@@ -96,6 +100,7 @@ pub(super) fn read_source(
     let default = default_slot(own_name);
     let slot = read_slot(table, kind, &default);
     let publication = read_publication(table, kind, &default);
+    let on_lost_position = read_on_lost_position(table);
     let source = || {
         let url = url?;
         Some(SourceConfig {
@@ -112,6 +117,7 @@ pub(super) fn read_source(
             server_id,
             slot,
             publication,
+            on_lost_position: on_lost_position?,
         })
     };
     let source = if name.is_some() { source() } else { None };
@@ -271,6 +277,17 @@ fn read_publication(table: &TableReader, kind: Option<DatabaseKind>, default: &s
         table.problem("publication", format!("`{publication}` is not a publication's name"), PUBLICATION);
     }
     publication
+}
+
+fn read_on_lost_position(table: &TableReader) -> Option<OnLostPosition> {
+    let Some(word) = table.text("on_lost_position", LOST) else {
+        return (!table.has("on_lost_position")).then(OnLostPosition::default);
+    };
+    let found = LOST_WORDS.iter().find(|(name, _)| *name == word.value).map(|(_, lost)| *lost);
+    if found.is_none() {
+        table.problem_near("on_lost_position", &word.value, LOST, LOST_WORDS.map(|(name, _)| name));
+    }
+    found
 }
 
 fn only_for(table: &TableReader, key: &str, kind: Option<DatabaseKind>, needed: DatabaseKind) {

@@ -106,6 +106,7 @@ fn every_key_is_read() {
             tls_ca_file = "ca.pem"
             tables = ["public.*", "!public.tmp_*"]
             slot = "mine"
+            on_lost_position = "resync"
             [[source]]
             name = "booking"
             url = "mysql://cdc@127.0.0.1:3307/"
@@ -144,6 +145,7 @@ fn every_key_is_read() {
     assert_eq!((shop.host.as_str(), shop.port, shop.tls), ("::1", 6000, Tls::VerifyFull));
     assert_eq!(shop.password.as_ref().map(Secret::expose), Some("top secret"));
     assert_eq!(shop.tls_ca_file, Some(folder.path().join("etc/ca.pem")));
+    assert_eq!((shop.on_lost_position, booking.on_lost_position), (OnLostPosition::Resync, OnLostPosition::Stop));
     assert_eq!((shop.slot.as_str(), shop.publication.as_str()), ("mine", "lakeward_shop_eu"));
     assert!(shop.tables.selects("public.points") && !shop.tables.selects("public.tmp_1"));
     assert_eq!(booking.password.as_ref().map(Secret::expose), Some("hidden"));
@@ -194,6 +196,7 @@ server_id = 5
 name = "points"
 url = "postgres://h/points"
 password_env = "ABSENT"
+on_lost_position = "restart"
 "#,
         ),
         ("schemas/a.toml", "table = \"points.ledger\"\nsource = \"point\"\nkeys = [\"id\"]\n"),
@@ -224,6 +227,7 @@ password_env = "ABSENT"
         "config.toml:24: source.name: `points` is taken by another source in line 18",
         "config.toml:25: source.url: names no user",
         "config.toml:26: source.password_env: the variable ABSENT is not set",
+        "config.toml:27: source.on_lost_position: unknown value `restart`; expected stop or resync",
         "schemas/a.toml:2: source: unknown value `point`; expected the name of a source; did you mean `points`?",
         "schemas/a.toml:3: keys: unknown key; expected one of",
         "schemas/b.toml: table: is missing; expected database.table or schema.table",

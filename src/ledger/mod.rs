@@ -21,6 +21,7 @@ mod history;
 mod lease;
 mod outbox;
 mod prepared;
+mod reloads;
 mod requests;
 mod series;
 
@@ -30,6 +31,7 @@ pub use history::{History, Version};
 pub use lease::{Holder, Lease, RENEW_EVERY};
 pub use outbox::{FIRST, Outbox, OutboxEntry, kind};
 pub use prepared::{PreparedEntry, PreparedObjects};
+pub use reloads::Reloads;
 pub use requests::{Request, Requests, Wish, WrongRows};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -230,6 +232,9 @@ pub struct Entry {
     /// Those of them that are still to be carried out: repairs.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub repairs: BTreeSet<u64>,
+    /// Loads that were begun without anybody asking.
+    #[serde(default, skip_serializing_if = "Reloads::is_empty")]
+    pub reloads: Reloads,
 }
 
 fn is_false(flag: &bool) -> bool {
@@ -328,6 +333,7 @@ impl Entry {
             source_notes: BTreeMap::new(),
             requests_taken: 0,
             repairs: BTreeSet::new(),
+            reloads: Reloads::default(),
         }
     }
 }

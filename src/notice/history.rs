@@ -60,7 +60,11 @@ const COLUMNS: [(&str, LakeType, &str); 19] = [
     ("new_name", LakeType::String, "what it is called now, of a rename"),
     ("source_type_before", LakeType::String, "as the source declared it"),
     ("source_type_after", LakeType::String, "as the source declares it"),
-    ("outcome", LakeType::String, "applied, kept, ignored, held, approved, rejected or refused"),
+    (
+        "outcome",
+        LakeType::String,
+        "applied, kept, ignored, held, approved, rejected, refused or resync (the table is loaded again)",
+    ),
     ("description", LakeType::String, "in words"),
     ("statement", LakeType::String, "the DDL, where the log tells it"),
     ("change", LakeType::String, "id of the change, as lakeward schema approve takes it"),

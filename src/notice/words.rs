@@ -94,6 +94,8 @@ impl Words {
     fn with_record(mut self, record: &ChangeRecord) -> Self {
         self.changes = record.steps.iter().map(|step| format!("{}: {}", step.description, outcome(step))).collect();
         self.consequences = record.steps.iter().map(consequence).collect();
+        // What is said of all steps alike is said once.
+        self.consequences.dedup();
         self.statement.clone_from(&record.statement);
         self
     }
@@ -128,7 +130,7 @@ fn changed(place: &str, record: &ChangeRecord) -> Words {
     let mut to_do = Vec::new();
     for step in &record.steps {
         let Some(column) = &step.column else { continue };
-        let in_force = matches!(step.outcome, Outcome::Applied | Outcome::Approved);
+        let in_force = matches!(step.outcome, Outcome::Applied | Outcome::Approved | Outcome::Resync);
         match (step.kind, &step.new_name) {
             (ChangeKind::Rename, Some(to)) if in_force => {
                 to_do.push(format!("Write `{to}` instead of `{column}` in your queries."));
@@ -276,6 +278,7 @@ fn outcome(step: &StepRecord) -> &'static str {
         Outcome::Approved => "approved, and done in the lake",
         Outcome::Rejected => "rejected",
         Outcome::Refused => "not possible in the lake",
+        Outcome::Resync => "the table is being loaded again",
     }
 }
 
@@ -284,6 +287,11 @@ fn consequence(step: &StepRecord) -> String {
     let column = step.column.as_deref().unwrap_or_default();
     let new_name = step.new_name.as_deref().unwrap_or_default();
     match (step.kind, step.outcome) {
+        (_, Outcome::Resync) => {
+            "The table is being loaded again from its source. Until that is done, readers see it as it \
+                                 was before the change."
+                .to_owned()
+        }
         (ChangeKind::Add, Outcome::Applied | Outcome::Approved) if step.description.ends_with(" in the old rows") => {
             format!("Old rows have the same value in `{column}` as at the source.")
         }

@@ -68,6 +68,8 @@ pub struct Leaving {
 pub enum Left {
     /// It can't be followed.
     Stopped(Error),
+    /// A change through which its rows can't be carried: it is to be loaded again.
+    Reload { record: ChangeRecord, error: Error },
     /// A change that is not to be, or can't be, followed.
     Refused { record: ChangeRecord, error: Error },
     /// A change that somebody has to decide about.
@@ -248,6 +250,7 @@ impl Gatherer {
                         }
                     }
                     Some(Answer::Wait { record, why }) => self.leave(change.table, Left::Waiting { record, why }),
+                    Some(Answer::Reload { record, error }) => self.leave(change.table, Left::Reload { record, error }),
                     Some(Answer::Stop { record, error }) => self.leave(change.table, Left::Refused { record, error }),
                     None => {}
                 }
@@ -261,13 +264,20 @@ impl Gatherer {
                 }
             }
             Event::Rollback => self.drop_open(),
-            Event::TableStopped { table, error } => {
+            Event::TableStopped { table, error, by_change } => {
                 // One that waits can't go on there any more either.
                 let waited = self.waiting.remove(&table).is_some();
                 self.overtaken |= waited;
-                if waited || self.streams(&table) {
-                    self.leave(table, Left::Stopped(error));
+                if !waited && !self.streams(&table) {
+                    return;
                 }
+                // What nobody has decided is not to be loaded either.
+                let left = match by_change && !waited {
+                    true => self.following.untold(&table, error),
+                    false => Err(error),
+                };
+                let why = left.map_or_else(Left::Stopped, |(record, error)| Left::Reload { record, error });
+                self.leave(table, why);
             }
             Event::Prepared { xid, unsent } => {
                 let changes = std::mem::take(&mut self.open);
@@ -351,7 +361,7 @@ impl Gatherer {
             Left::Dropped { .. } => {
                 self.dropped.insert(table.clone());
             }
-            Left::Stopped(_) | Left::Refused { .. } => {}
+            Left::Stopped(_) | Left::Refused { .. } | Left::Reload { .. } => {}
         }
         self.complete.leaving.insert(table, Leaving { position: self.at.clone(), why });
     }

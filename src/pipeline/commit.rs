@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -43,8 +43,10 @@ pub struct Committer {
     pub failed: Vec<TableName>,
     pub rows: u64,
     pub transactions: u64,
-    /// The attempt is to end, for a load begins once more.
-    pub begin_anew: bool,
+    /// When the attempt is to end, for a load begins.
+    pub begin_anew: Option<DateTime<Utc>>,
+    /// Loads that nobody asked for keep a distance. Not in a run that ends by itself.
+    pub paced: bool,
     /// Builds out of sight that nobody goes on with.
     pub abandoned: Vec<(TableName, Uuid)>,
     /// When the log last said that tables wait.
@@ -142,7 +144,13 @@ impl Committer {
         for event in &events {
             self.ledger.outbox().append(event).await?;
         }
+        if self.begin_anew.is_some() {
+            lake::reached("reload.told").await;
+        }
         self.ledger.append(&self.entry).await?;
+        if self.begin_anew.is_some() {
+            lake::reached("reload.entered").await;
+        }
         self.ledger.prepared().forget(&decided).await;
         self.tidy_up().await;
         self.tell_waiting();
@@ -207,12 +215,15 @@ impl Committer {
     fn leave(&mut self, table: TableName, leaving: Leaving) -> Option<OutboxEntry> {
         let (name, position) = (table.to_string(), leaving.position.to_string());
         let unlet = match &leaving.why {
-            Left::Refused { error, .. } => Some(error.to_string()),
+            Left::Refused { error, .. } | Left::Reload { error, .. } => Some(error.to_string()),
             Left::Waiting { why, .. } => Some(why.clone()),
             Left::Stopped(_) | Left::Dropped { .. } => None,
         };
         if unlet.is_some_and(|why| self.begin_load_anew(&table, &why)) {
-            return None;
+            return match leaving.why {
+                Left::Reload { record, .. } => Some(telling::reloaded(&self.source, &record, &position)),
+                _ => None,
+            };
         }
         match leaving.why {
             Left::Stopped(error) => {
@@ -220,6 +231,11 @@ impl Committer {
                 let event = telling::stopped(&self.source, &name, &position, &trouble);
                 self.stop(&table, trouble, position);
                 Some(event)
+            }
+            Left::Reload { record, error } => {
+                let trouble = Trouble::from(&error).named(&self.source, &name);
+                self.load_again(&table, trouble, position.clone());
+                Some(telling::reloaded(&self.source, &record, &position))
             }
             Left::Refused { record, error } => {
                 let trouble = Trouble::from(&error).named(&self.source, &name);

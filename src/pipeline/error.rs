@@ -15,6 +15,10 @@ pub enum Error {
     #[error(transparent)]
     Ledger(#[from] ledger::Error),
 
+    /// What the lake does not have can't be read any more. With the source's name in the command that helps.
+    #[error("{text}")]
+    PositionLost { text: String },
+
     #[error("the source is not ready:\n{}", list(.0))]
     NotReady(Vec<Problem>),
 
@@ -42,9 +46,12 @@ impl Error {
             Self::Source(error) => error.class() == source::Class::Transient,
             Self::Lake(error) => error.class() == lake::Class::Transient,
             Self::Ledger(error) => error.is_transient(),
-            Self::NotReady(_) | Self::Position { .. } | Self::LedgerGone { .. } | Self::NoTables | Self::Task(_) => {
-                false
-            }
+            Self::NotReady(_)
+            | Self::PositionLost { .. }
+            | Self::Position { .. }
+            | Self::LedgerGone { .. }
+            | Self::NoTables
+            | Self::Task(_) => false,
         }
     }
 }

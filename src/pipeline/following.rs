@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::config::{ChangeKind, ChangePolicies, ChangePolicy};
 use crate::schema::{
     ChangeRecord, ColumnView, Decision, Evolution, Outcome, RESYNC, SchemaChange, Shape, StepRecord, TableName,
-    TableRows, Verdict, change_id, decide, settle,
+    TableRows, Verdict, change_id, decide, kept_from_load, settle,
 };
 use crate::source::{Error, Position};
 
@@ -44,6 +44,11 @@ pub enum Answer {
         record: ChangeRecord,
         why: String,
     },
+    /// Loaded again, the table can be followed; `error` is why it can't go on as it is.
+    Reload {
+        record: ChangeRecord,
+        error: Error,
+    },
     Stop {
         record: ChangeRecord,
         error: Error,
@@ -59,7 +64,7 @@ impl Following {
         self.tables.insert(table, Followed { settled: shape.clone(), shape, policies });
     }
 
-    /// A table that waits for a person, and will not stream before the next start.
+    /// A table that waits for a person, or for its load, and will not stream before the next attempt.
     pub fn leave_out(&mut self, table: TableName) {
         self.stopped.insert(table);
     }
@@ -106,16 +111,49 @@ impl Following {
                 Answer::Evolve(all)
             }
             Decision::Wait { record, why } => Answer::Wait { record, why },
-            Decision::Stop { record, finding, remedy } => Answer::Stop {
-                record,
-                error: Error::Table {
-                    table: change.table.to_string(),
-                    finding,
-                    position: change.place.clone(),
-                    remedy,
-                },
-            },
+            Decision::Reload { record, why } => {
+                Answer::Reload { record, error: stopped_at(change, why, RESYNC.to_owned()) }
+            }
+            Decision::Stop { record, finding, remedy } => {
+                Answer::Stop { record, error: stopped_at(change, finding, remedy) }
+            }
         })
+    }
+
+    /// A change of the table of which the log does not tell what it did: whether it is loaded again, as which change, or
+    /// stops, why.
+    pub fn untold(&self, table: &TableName, error: Error) -> Result<(ChangeRecord, Error), Error> {
+        let Some(followed) = self.tables.get(table) else { return Err(error) };
+        if followed.policies.of(ChangeKind::Change) != ChangePolicy::Apply {
+            return Err(error);
+        }
+        let Error::Table { table: name, finding, position, remedy } = error else { return Err(error) };
+        if let Some(kept) = kept_from_load(&followed.shape, &followed.policies) {
+            return Err(Error::Table {
+                table: name,
+                finding: format!("{finding}; by a load, {kept}"),
+                position,
+                remedy,
+            });
+        }
+        let columns = ColumnView::all(&followed.shape.source_schema());
+        let record = ChangeRecord {
+            id: change_id(&self.source, table, &position, 0),
+            table: name.clone(),
+            place: position.clone(),
+            at: None,
+            statement: None,
+            before: columns.clone(),
+            after: columns,
+            steps: vec![StepRecord {
+                kind: ChangeKind::Change,
+                column: None,
+                new_name: None,
+                description: finding.clone(),
+                outcome: Outcome::Resync,
+            }],
+        };
+        Ok((record, Error::Table { table: name, finding, position, remedy: RESYNC.to_owned() }))
     }
 
     /// An evolution that only says what happened to the whole table.
@@ -189,6 +227,10 @@ impl Following {
             followed.shape = followed.settled.clone();
         }
     }
+}
+
+fn stopped_at(change: &SchemaChange, finding: String, remedy: String) -> Error {
+    Error::Table { table: change.table.to_string(), finding, position: change.place.clone(), remedy }
 }
 
 /// What happens to a whole table.

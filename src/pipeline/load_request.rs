@@ -138,7 +138,11 @@ impl Asking {
             let is_asked = asked_for(&open, table, Wish::Resync);
             let needed = match self.wish {
                 Wish::Resync => match state {
-                    Some(TableState::Loading { hidden: Some(_), .. }) => false,
+                    // One that is to begin later begins at once when a person asks.
+                    Some(TableState::Loading { hidden: Some(_), .. }) => {
+                        let begins = entry.as_ref().and_then(|entry| entry.reloads.waits_until(table, Utc::now()));
+                        begins.is_some() && !is_asked
+                    }
                     Some(TableState::Loading { .. }) => {
                         return Err(question(format!(
                             "{table} is being loaded for the first time: there is nothing to resync"

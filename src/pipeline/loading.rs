@@ -195,11 +195,30 @@ impl Committer {
         tracing::warn!(source = self.source, table = %name, why, "its columns changed while it was loaded again: the load \
             begins once more");
         self.abandoned.push((name.clone(), *id));
-        let anew = TableState::to_resync(uuid::Uuid::new_v4(), TableState::clone(before));
-        self.tables.remove(name);
-        self.entry.tables.insert(name.to_string(), anew);
-        self.begin_anew = true;
+        let before = TableState::clone(before);
+        self.load_anew(name, before);
         true
+    }
+
+    /// A table that streamed up to `position` is loaded again; `trouble` is why, and what stops it if that is given up.
+    pub(super) fn load_again(&mut self, name: &TableName, trouble: Trouble, position: String) {
+        tracing::warn!(source = self.source, table = %name, why = trouble.text, "the table is loaded again; the others go on");
+        self.load_anew(name, TableState::Stopped { reason: trouble.text, position });
+    }
+
+    /// From the entry with this state on, the next attempt that may makes the table anew, beside the one that is there.
+    fn load_anew(&mut self, name: &TableName, before: TableState) {
+        let text = name.to_string();
+        let now = Utc::now();
+        let begins_at = self.entry.reloads.ask(&text, now);
+        if begins_at > now && self.paced {
+            tracing::warn!(source = self.source, table = text, %begins_at, "it was loaded again a short while ago: the load waits");
+        }
+        self.tables.remove(name);
+        self.failed.push(name.clone());
+        self.entry.tables.insert(text, TableState::to_resync(uuid::Uuid::new_v4(), before));
+        let begins_at = if self.paced { begins_at } else { now };
+        self.begin_anew = Some(self.begin_anew.map_or(begins_at, |before| before.min(begins_at)));
     }
 
     pub(super) async fn write_entry(&mut self) -> Result<(), Error> {

@@ -154,7 +154,7 @@ fn compare(
     report.lag_seconds = entry.fresh_until.map(|fresh| seconds_since(fresh, Utc::now()));
     if let Some(identity) = identity.filter(|identity| identity.history != entry.history) {
         let other = source::Error::OtherHistory { expected: entry.history.clone(), found: identity.history.clone() };
-        report.lost = Some(other.to_string());
+        report.lost = Some(other.for_source(&report.source));
         return Ok(());
     }
     let Some(log) = log else { return Ok(()) };

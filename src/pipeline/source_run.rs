@@ -7,6 +7,7 @@
 mod commit_loop;
 mod loads;
 mod prepare;
+mod reloads;
 mod requested;
 mod verdicts;
 
@@ -20,6 +21,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use self::commit_loop::instant_of;
 use super::batch::Gatherer;
 use super::commit::Committer;
 use super::telling::Lag;
@@ -77,6 +79,8 @@ pub struct SourceRun<S> {
     /// From the first lease on, whatever becomes of attempts: a source that can't be reached is worth telling.
     deliveries: Mutex<Option<Deliveries>>,
     turned_up: Mutex<HashMap<TableName, TurnedUp>>,
+    /// That, and why, the stream found the position to be lost, for the next attempt.
+    lost: Mutex<Option<String>>,
 }
 
 /// Attempts that began because a table turned up.
@@ -130,6 +134,7 @@ impl<S: Source> SourceRun<S> {
             lag: Mutex::new(Lag::new(config.notices.lag.max(config.commit.interval * 2))),
             deliveries: Mutex::default(),
             turned_up: Mutex::default(),
+            lost: Mutex::default(),
         }
     }
 
@@ -161,7 +166,8 @@ impl<S: Source> SourceRun<S> {
             if self.position() != before {
                 pause = pauses();
             }
-            let Some(delay) = pause.next().filter(|_| error.is_transient()) else { break Some(error) };
+            let goes_on = error.is_transient() || self.takes_for_lost(&error);
+            let Some(delay) = pause.next().filter(|_| goes_on) else { break Some(self.named(error)) };
             tracing::warn!(source = self.name, %error, seconds = delay.as_secs_f64(), "trying again after a pause");
             tokio::select! {
                 () = tokio::time::sleep(delay) => {}
@@ -308,7 +314,7 @@ impl<S: Source> SourceRun<S> {
 
     /// Streams and commits until stopped or, with a target, until the target is in the lake.
     async fn stream(&self, prepared: Prepared, target: Option<Position>) -> Result<Ended, Error> {
-        let Prepared { from, committer, starts, undecided, following, known_verdicts } = prepared;
+        let Prepared { from, committer, starts, undecided, following, known_verdicts, again_at } = prepared;
         let loader = self.loader(&from, &committer)?;
         let repairer = self.repairer(&committer).await?;
         let (durable, durable_seen) = watch::channel(from.clone());
@@ -356,7 +362,7 @@ impl<S: Source> SourceRun<S> {
             asked,
             requested,
             started: Instant::now(),
-            anew_at: None,
+            anew_at: again_at.map(instant_of),
             lag_seen: Instant::now(),
         };
         if reached {

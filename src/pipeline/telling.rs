@@ -114,6 +114,11 @@ pub fn refused(source: &str, record: &ChangeRecord, position: &str, trouble: &Tr
     entry
 }
 
+/// A change for which the table is loaded again.
+pub fn reloaded(source: &str, record: &ChangeRecord, position: &str) -> OutboxEntry {
+    of_record(kind::SCHEMA_CHANGED, source, record, position, "resync")
+}
+
 fn of_record(kind: &str, source: &str, record: &ChangeRecord, position: &str, phase: &str) -> OutboxEntry {
     let what = format!("{} {phase}", record.id);
     let entry = OutboxEntry::new(kind, source, Some(&record.table), position, &what);

@@ -42,6 +42,8 @@ pub enum Decision {
     Evolve(Box<Evolution>),
     /// The table can't go on before somebody decides; nothing after this place is applied to it.
     Wait { record: ChangeRecord, why: String },
+    /// Its rows can't be carried over: the table is loaded again, from its source as it is then.
+    Reload { record: ChangeRecord, why: String },
     /// The table can't go on.
     Stop { record: ChangeRecord, finding: String, remedy: String },
 }
@@ -75,30 +77,43 @@ pub fn decide(
         after: ColumnView::all(&change.after),
         steps: work.steps.clone(),
     };
-    let mut refusal = strange(shape, &change.before);
+    let mut refusal =
+        strange(shape, &change.before).map(|finding| without_rows(&finding, ChangeKind::Change, policies, verdict));
+    let is_strange = refusal.is_some();
     for step in &change.steps {
         // What stops the table says more than what makes it wait.
         if matches!(refusal, Some(Refusal::Stop { .. })) {
             work.note(step, Outcome::Refused);
             continue;
         }
-        match work.take(step, policies, verdict) {
+        let taken = if is_strange {
+            step_not_let(step, policies, verdict).map_or(Ok(Outcome::Refused), Err)
+        } else {
+            work.take(step, policies, verdict)
+        };
+        match taken {
             Ok(outcome) => work.note(step, outcome),
             Err(found) => {
                 work.note(step, Outcome::Refused);
-                if refusal.is_none() || matches!(found, Refusal::Stop { .. }) {
+                if refusal.as_ref().is_none_or(|known| known.weight() < found.weight()) {
                     refusal = Some(found);
                 }
             }
         }
     }
+    let refusal = refusal.map(|refusal| work.mind_what_is_kept(refusal, change, policies, verdict));
     // All of a change happens or none of it.
     if let Some(refusal) = &refusal {
-        let outcome = if matches!(refusal, Refusal::Wait(_)) { Outcome::Held } else { Outcome::Refused };
+        let outcome = match refusal {
+            Refusal::Wait(_) => Outcome::Held,
+            Refusal::Reload(_) => Outcome::Resync,
+            Refusal::Stop { .. } => Outcome::Refused,
+        };
         work.steps.iter_mut().for_each(|step| step.outcome = outcome);
     }
     match refusal {
         Some(Refusal::Wait(why)) => return Decision::Wait { record: record(&work), why },
+        Some(Refusal::Reload(why)) => return Decision::Reload { record: record(&work), why },
         Some(Refusal::Stop { finding, remedy }) => return Decision::Stop { record: record(&work), finding, remedy },
         None => {}
     }
@@ -111,7 +126,7 @@ pub fn decide(
 }
 
 /// That what the source had before the change is not what the lake takes in.
-fn strange(shape: &Shape, before: &TableSchema) -> Option<Refusal> {
+fn strange(shape: &Shape, before: &TableSchema) -> Option<String> {
     let ours = shape.source_schema();
     let unknown = before
         .columns
@@ -119,10 +134,15 @@ fn strange(shape: &Shape, before: &TableSchema) -> Option<Refusal> {
         .find(|column| ours.column_index(&column.name).is_none() && !shape.ignored.contains(&column.name));
     let missing = ours.columns.iter().find(|column| before.column_index(&column.name).is_none());
     let column = unknown.or(missing)?;
-    Some(stop(
-        format!("its columns changed, and before that its column `{}` was not what the lake has", column.name),
-        RESYNC,
-    ))
+    Some(format!("its columns changed, and before that its column `{}` was not what the lake has", column.name))
+}
+
+/// Why a table of this shape is not to be loaded again unasked, in words.
+pub fn kept_from_load(shape: &Shape, policies: &ChangePolicies) -> Option<String> {
+    let rows = (policies.of(ChangeKind::Truncate) == ChangePolicy::Keep)
+        .then(|| "rows that a TRUNCATE took from the source, and that the lake keeps, would be gone".to_owned());
+    let undone: Vec<String> = shape.undone_by_load().into_iter().chain(rows).collect();
+    (!undone.is_empty()).then(|| undone.join("; "))
 }
 
 /// What a decision about a held change of this table comes to; `None` when nothing of this id is held.
@@ -153,12 +173,57 @@ pub fn settle(shape: &Shape, id: Uuid, verdict: Verdict) -> Option<Evolution> {
 }
 
 enum Refusal {
+    Reload(String),
     Wait(String),
     Stop { finding: String, remedy: String },
 }
 
+impl Refusal {
+    /// Which of several goes before the others.
+    fn weight(&self) -> u8 {
+        match self {
+            Self::Reload(_) => 0,
+            Self::Wait(_) => 1,
+            Self::Stop { .. } => 2,
+        }
+    }
+}
+
 fn stop(finding: impl Into<String>, remedy: impl Into<String>) -> Refusal {
     Refusal::Stop { finding: finding.into(), remedy: remedy.into() }
+}
+
+/// Why a policy, or a person, does not let this through as it comes.
+fn not_let(what: &str, kind: ChangeKind, policies: &ChangePolicies, verdict: Option<Verdict>) -> Option<Refusal> {
+    let policy = policies.of(kind);
+    if policy == ChangePolicy::Fail {
+        return Some(stop(
+            format!("{what}, and the policy for `{kind}` is `fail`"),
+            format!("set `schema_changes.{kind}` to another policy in its contract or in config.toml; then {RESYNC}"),
+        ));
+    }
+    let asks = matches!(kind, ChangeKind::Widen | ChangeKind::Change | ChangeKind::Key);
+    match verdict {
+        _ if !asks || policy != ChangePolicy::Hold => None,
+        None => Some(Refusal::Wait(format!("{what}, and the policy for `{kind}` is `hold`"))),
+        Some(Verdict::Reject) => Some(stop(
+            format!("{what}, and this change was rejected"),
+            format!("change it back at the source, then {RESYNC}"),
+        )),
+        Some(Verdict::Approve) => None,
+    }
+}
+
+fn step_not_let(step: &Step, policies: &ChangePolicies, verdict: Option<Verdict>) -> Option<Refusal> {
+    // A redeclaration changes nothing for readers: nobody needs to be asked.
+    let asks_nobody = matches!(step, Step::Redeclare { .. });
+    if asks_nobody { None } else { not_let(&step.to_string(), step.kind(), policies, verdict) }
+}
+
+/// What becomes of a change through which the lake's rows can't be carried.
+fn without_rows(what: &str, kind: ChangeKind, policies: &ChangePolicies, verdict: Option<Verdict>) -> Refusal {
+    not_let(what, kind, policies, verdict)
+        .unwrap_or_else(|| Refusal::Reload(format!("{what}; the rows that the lake has can't be carried over")))
 }
 
 /// The shape on its way.
@@ -201,31 +266,12 @@ impl Work<'_> {
         }
         let kind = step.kind();
         let policy = policies.of(kind);
-        // A redeclaration changes nothing for readers: nobody needs to be asked.
-        if policy == ChangePolicy::Fail && !matches!(step, Step::Redeclare { .. }) {
-            return Err(stop(
-                format!("{step}, and the policy for `{kind}` is `fail`"),
-                format!(
-                    "set `schema_changes.{kind}` to another policy in its contract or in config.toml; then {RESYNC}"
-                ),
-            ));
-        }
-        let asks = matches!(kind, ChangeKind::Widen | ChangeKind::Change | ChangeKind::Key);
-        if asks && policy == ChangePolicy::Hold && !matches!(step, Step::Redeclare { .. }) {
-            match verdict {
-                None => return Err(Refusal::Wait(format!("{step}, and the policy for `{kind}` is `hold`"))),
-                Some(Verdict::Reject) => {
-                    return Err(stop(
-                        format!("{step}, and this change was rejected"),
-                        format!("change it back at the source, then {RESYNC}"),
-                    ));
-                }
-                Some(Verdict::Approve) => {}
-            }
+        if let Some(refusal) = step_not_let(step, policies, verdict) {
+            return Err(refusal);
         }
         match step {
             Step::Add { fill: Fill::Unknown(_), .. } | Step::Change { .. } | Step::Key { .. } => {
-                Err(stop(format!("{step}; the rows that the lake has can't be carried over"), RESYNC))
+                Err(without_rows(&step.to_string(), kind, policies, verdict))
             }
             Step::Redeclare { column, to } => {
                 self.redeclare(column, to)?;
@@ -241,6 +287,29 @@ impl Work<'_> {
                 self.columns[index].source_type.clone_from(&to.source_type);
                 Ok(if policy == ChangePolicy::Hold { Outcome::Approved } else { Outcome::Applied })
             }
+        }
+    }
+
+    /// What only the lake has does not go by itself: a load of the table undoes it, and so a person has to want that.
+    fn mind_what_is_kept(
+        &self,
+        refusal: Refusal,
+        change: &SchemaChange,
+        policies: &ChangePolicies,
+        verdict: Option<Verdict>,
+    ) -> Refusal {
+        let loads = |step: &Step| matches!(step.kind(), ChangeKind::Change | ChangeKind::Key);
+        let lake = Arc::new(TableSchema { columns: self.columns.clone(), ..TableSchema::clone(&self.shape.lake) });
+        let undone = kept_from_load(&Shape { lake, ..self.shape.clone() }, policies);
+        match (refusal, undone) {
+            (Refusal::Reload(why), Some(undone)) if verdict != Some(Verdict::Approve) => {
+                stop(format!("{why}; by a load, {undone}"), RESYNC)
+            }
+            (Refusal::Wait(why), undone) if change.steps.iter().any(loads) => {
+                let undone = undone.map(|undone| format!("; {undone}")).unwrap_or_default();
+                Refusal::Wait(format!("{why}; when it is approved, the table is loaded again{undone}"))
+            }
+            (refusal, _) => refusal,
         }
     }
 

@@ -316,6 +316,8 @@ pub enum Outcome {
     Approved,
     Rejected,
     Refused,
+    /// The table is loaded again: with the columns and values that its source has then.
+    Resync,
 }
 
 /// A change as history and notices tell it.

@@ -20,7 +20,7 @@ mod shape;
 pub use crate::config::{ChangeKind, ValuePolicy as Policy};
 pub use builder::{ColumnBuilder, GeometryColumn, ListColumn, RowBuilder, TypeMismatch};
 pub use change::{Op, TableRows};
-pub use decision::{Decision, RESYNC, Verdict, decide, settle};
+pub use decision::{Decision, RESYNC, Verdict, decide, kept_from_load, settle};
 pub use evolution::{
     ChangeRecord, ColumnView, Evolution, Fill, Hints, LakeOp, OneValue, Outcome, SchemaChange, Step, StepRecord,
     change_id, steps_between, widens,

@@ -127,6 +127,26 @@ impl Shape {
         schema
     }
 
+    /// What a load of the source's table as it is would undo, in words: what only the lake has by policy, and what it does not
+    /// show yet. `None`: nothing.
+    pub fn undone_by_load(&self) -> Option<String> {
+        let columns = self.lake.columns.iter().zip(&self.origins).zip(&self.hidden);
+        let mut undone: Vec<String> = columns
+            .filter_map(|((column, origin), hidden)| match origin {
+                Origin::Dropped => Some(format!("column `{}`, which the lake keeps, would be gone", column.name)),
+                Origin::Source(_) if *hidden => {
+                    Some(format!("column `{}`, which waits for a decision, would be shown", column.name))
+                }
+                Origin::Source(name) if *name != column.name => {
+                    Some(format!("column `{}`, which keeps its name in the lake, would be `{name}`", column.name))
+                }
+                Origin::Source(_) => None,
+            })
+            .collect();
+        undone.extend(self.ignored.iter().map(|name| format!("column `{name}`, which is left out, would be shown")));
+        (!undone.is_empty()).then(|| undone.join("; "))
+    }
+
     /// Whether source rows are lake rows as they are.
     pub fn is_plain(&self) -> bool {
         self.ignored.is_empty()

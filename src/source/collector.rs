@@ -225,9 +225,9 @@ impl Collector {
     }
 
     /// Drops what is gathered of a table and tells that it stops here.
-    pub async fn stop_table(&mut self, table: &TableName, error: Error) -> Result<(), Error> {
+    pub async fn stop_table(&mut self, table: &TableName, error: Error, by_change: bool) -> Result<(), Error> {
         self.sinks.remove(table);
-        self.send(Event::TableStopped { table: table.clone(), error }).await
+        self.send(Event::TableStopped { table: table.clone(), error, by_change }).await
     }
 
     /// The open transaction is complete.

@@ -77,6 +77,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// The message, with the command that helps as it is to be typed for this source.
+    pub fn for_source(&self, name: &str) -> String {
+        self.to_string().replace("--source NAME`", &format!("--source {name}`"))
+    }
+
     pub fn class(&self) -> Class {
         match self {
             // A slot stays "in use" for a while after its reader died.

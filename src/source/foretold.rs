@@ -23,6 +23,8 @@ pub enum Foretold {
     Rename { to: TableName },
     /// What it does can't be told from its text and the catalog; why, in words.
     Unclear(String),
+    /// The log would not tell what becomes of the table's rows; why, in words.
+    Untold(String),
     /// The table could not be followed any more, whatever the policies are; why, in words.
     Stops(String),
     /// The statement is not about this table, or the server would refuse it; why, in words.

@@ -110,6 +110,9 @@ pub enum Event {
     TableStopped {
         table: TableName,
         error: Error,
+        /// It is a change of the table itself, and the log only does not tell what it did: loaded again as it is now, the
+        /// table can be followed.
+        by_change: bool,
     },
 }
 
@@ -204,6 +207,12 @@ pub trait Source: Send + Sync + 'static {
         tables: &[TableName],
         durable: Option<&Position>,
     ) -> impl Future<Output = Result<Position, Error>> + Send;
+
+    /// The position is lost, and all tables are loaded anew: what the source keeps that could only be read from there goes.
+    /// [`Source::prepare`] without a position follows. Idempotent.
+    fn give_up_position(&self) -> impl Future<Output = Result<(), Error>> + Send {
+        async { Ok(()) }
+    }
 
     /// `tables` are about to be loaded: whatever changes them from here on without a trace in the log is noticed, and
     /// stops them.

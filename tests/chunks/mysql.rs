@@ -69,6 +69,7 @@ pub fn source(port: u16, user: &str, database: &str, contracts: Contracts) -> My
         server_id: 990_017,
         slot: String::new(),
         publication: String::new(),
+        on_lost_position: lakeward::config::OnLostPosition::Stop,
     };
     MySqlSource::new(config, contracts).expect("a valid config")
 }

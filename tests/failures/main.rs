@@ -100,7 +100,14 @@ impl Case {
         }
     }
 
-    /// README, "When a position is lost", steps 2 and 3.
+    /// Further lines at the end of config.toml, which is the source's block.
+    fn configure(&self, lines: &str) {
+        let path = self.scratch.path().join("config.toml");
+        let config = fs::read_to_string(&path).expect("just written");
+        fs::write(path, format!("{config}{lines}\n")).expect("writable");
+    }
+
+    /// Everything anew, ledger included.
     async fn forget_the_source(&mut self) {
         fs::remove_dir_all(self.lake()).expect("the lake's folder of the source");
         fs::remove_dir_all(self.scratch.path().join("lake/_lakeward/src")).expect("its ledger");

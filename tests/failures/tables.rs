@@ -59,6 +59,7 @@ async fn a_table_without_a_key_is_named_and_the_others_go_on(kind: Kind) {
 /// README, "When a table stopped".
 async fn a_changed_table_stops_alone_and_the_readme_leads_back(kind: Kind) {
     let Some(mut case) = Case::new(kind, "ddl").await else { return };
+    case.configure("[schema_changes]\nchange = \"fail\"");
     case.lakeward.catch_up();
     let bookings = case.database.table("bookings");
     let folder = case.lake().join(bookings.replace('.', "/"));

@@ -9,6 +9,7 @@ mod cases;
 mod crash;
 mod migrations;
 mod policies;
+mod reloads;
 mod statements;
 mod walk;
 

@@ -120,6 +120,7 @@ impl Bed {
             server_id: 1,
             slot: format!("lakeward_{test}"),
             publication: format!("lakeward_{test}"),
+            on_lost_position: lakeward::config::OnLostPosition::Stop,
         };
         Some(Self { port, database, admin, config, contracts: Contracts::default() })
     }

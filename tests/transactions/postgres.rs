@@ -251,7 +251,10 @@ async fn a_slot_for_two_phase_decoding_is_refused() {
 /// stops the table, while lakeward runs and while it does not.
 #[tokio::test(flavor = "multi_thread")]
 async fn row_filters_and_column_lists_are_honoured() {
-    let Some(mut bed) = Bed::new("pgfilter", "publication = \"picked\"").await else { return };
+    let Some(mut bed) = Bed::new("pgfilter", "publication = \"picked\"\n[schema_changes]\nchange = \"fail\"").await
+    else {
+        return;
+    };
     bed.session
         .run(
             "CREATE TABLE people (id int PRIMARY KEY, secret text, region text NOT NULL);
@@ -289,7 +292,10 @@ async fn row_filters_and_column_lists_are_honoured() {
 /// P-17: rows of before went by another list.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_column_list_stops_the_table() {
-    let Some(mut bed) = Bed::new("pglist", "publication = \"picked\"").await else { return };
+    let Some(mut bed) = Bed::new("pglist", "publication = \"picked\"\n[schema_changes]\nchange = \"fail\"").await
+    else {
+        return;
+    };
     bed.session.run("CREATE TABLE t (id int PRIMARY KEY, a int, b int); INSERT INTO t VALUES (1, 1, 1)").await;
     bed.admin.run("CREATE PUBLICATION picked FOR TABLE t (id, a)").await;
     bed.lakeward.catch_up();
@@ -383,7 +389,7 @@ async fn a_partition_can_be_captured_without_its_root() {
 /// K-5: under the root's name, what happens to a partition leaves no trace in the log, and is found in the catalog.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_happens_to_a_partition_beside_the_log_stops_the_table() {
-    let Some(mut bed) = Bed::new("pgroot", "").await else { return };
+    let Some(mut bed) = Bed::new("pgroot", "[schema_changes]\nchange = \"fail\"").await else { return };
     // A partition that is detached would be captured on its own.
     let config = bed.scratch.path().join("config.toml");
     let text = std::fs::read_to_string(&config).expect("just written");

@@ -342,6 +342,7 @@ mod tests {
                 server_id: 1,
                 slot: String::new(),
                 publication: String::new(),
+                on_lost_position: crate::config::OnLostPosition::Stop,
             };
             assert_eq!(url_without_password(&source), written);
         }

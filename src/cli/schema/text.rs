@@ -119,6 +119,7 @@ fn outcome(outcome: Outcome) -> &'static str {
         Outcome::Approved => "approved",
         Outcome::Rejected => "rejected",
         Outcome::Refused => "refused",
+        Outcome::Resync => "loaded again",
     }
 }
 
@@ -151,6 +152,7 @@ pub(super) fn plan(report: &PlanReport) -> String {
         PlanOutcome::Applied => "is followed",
         PlanOutcome::Held => "needs approval; the table goes on meanwhile",
         PlanOutcome::Waits => "needs approval; the table waits for it",
+        PlanOutcome::Resynced => "the table is loaded again, beside the one that readers see until that is done",
         PlanOutcome::Stops => "would stop the table",
         PlanOutcome::Unclear => "can't be told before it runs",
     };

@@ -122,13 +122,51 @@ fn a_stopped_table_keeps_its_complete_transactions_only() {
     gatherer.add(truncate());
     gatherer.add(boundary(7));
     gatherer.add(truncate());
-    gatherer.add(Event::TableStopped { table: name(), error: Error::ReceiverGone });
+    gatherer.add(Event::TableStopped { table: name(), error: Error::ReceiverGone, by_change: false });
     gatherer.add(truncate());
     gatherer.add(boundary(9));
     let batch = gatherer.cut();
     assert_eq!(changes(&batch), ["truncate", "truncate applied"]);
     assert_eq!(batch.leaving[&name()].position, Position::Lsn(7), "the others go on to 9");
     assert_eq!((batch.position, batch.durable), (Some(Position::Lsn(9)), Some(Position::Lsn(9))));
+}
+
+/// What the log does not tell of a table's change: loaded again by policy `change`, and nothing else.
+#[test]
+fn a_table_with_a_change_that_is_not_told_is_loaded_again_by_policy() {
+    let untold = || {
+        let error = Error::Table {
+            table: name().to_string(),
+            finding: "its partition p was dropped".into(),
+            position: "0-1-7".into(),
+            remedy: "load it again".into(),
+        };
+        Event::TableStopped { table: name(), error, by_change: true }
+    };
+    for (policies, verdict) in [
+        (&[][..], "reload"),
+        (&[(ChangeKind::Change, ChangePolicy::Fail)], "stopped"),
+        (&[(ChangeKind::Change, ChangePolicy::Hold)], "stopped"),
+        (&[(ChangeKind::Truncate, ChangePolicy::Keep)], "stopped"),
+    ] {
+        let mut gatherer = following(policies, HashMap::new());
+        for event in [row(), boundary(7), row(), untold(), boundary(9)] {
+            gatherer.add(event);
+        }
+        let batch = gatherer.cut();
+        assert_eq!(changes(&batch).len(), 1, "what was complete before is committed");
+        let leaving = &batch.leaving[&name()];
+        assert_eq!(leaving.position, Position::Lsn(7));
+        match (&leaving.why, verdict) {
+            (Left::Reload { record, error }, "reload") => {
+                assert_eq!(record.steps[0].outcome, Outcome::Resync);
+                assert_eq!((record.place.as_str(), record.table.as_str()), ("0-1-7", "booking.coupons"));
+                assert!(error.to_string().contains("its partition p was dropped"), "{error}");
+            }
+            (Left::Stopped(_), "stopped") => {}
+            (other, _) => panic!("{policies:?}: {other:?}"),
+        }
+    }
 }
 
 /// One row of these columns, numbers each.
@@ -223,7 +261,7 @@ async fn an_open_transaction_waits_on_disk_and_comes_back_whole() {
 ///
 #[tokio::test]
 async fn what_never_happened_leaves_the_disk_at_once() {
-    let stopped = || Event::TableStopped { table: name(), error: Error::ReceiverGone };
+    let stopped = || Event::TableStopped { table: name(), error: Error::ReceiverGone, by_change: false };
     for (end, left) in [(Event::Rollback, 0), (stopped(), 0), (truncate(), 2)] {
         let mut gatherer = gatherer();
         gatherer.add(row());
@@ -325,7 +363,7 @@ fn a_table_that_waits_and_then_stops_is_read_no_further_and_releases_the_ledger(
         gatherer.add(event);
     }
     gatherer.cut();
-    gatherer.add(Event::TableStopped { table: name(), error: Error::ReceiverGone });
+    gatherer.add(Event::TableStopped { table: name(), error: Error::ReceiverGone, by_change: false });
     gatherer.add(boundary(11));
     let batch = gatherer.cut();
     assert!(matches!(batch.leaving[&name()].why, Left::Stopped(_)));

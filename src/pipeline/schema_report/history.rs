@@ -10,7 +10,7 @@ use super::{At, Place, ReportError};
 use crate::config::Config;
 use crate::ledger::{Outbox, kind};
 
-use crate::schema::{ChangeRecord, StepRecord};
+use crate::schema::{ChangeRecord, Outcome, StepRecord};
 
 /// What `lakeward schema history` tells.
 #[derive(Clone, Debug, Serialize)]
@@ -37,7 +37,7 @@ pub struct HistoryEntry {
 }
 
 /// All changes up to a moment, or up to now: those that the lake's log holds, and from the outbox those of the last weeks
-/// that it does not hold since they wait or were refused.
+/// that it does not hold since they wait, were refused or made lakeward load the table again.
 pub async fn history(config: &Config, table: &str, at: Option<&At>) -> Result<HistoryReport, ReportError> {
     let place = Place::find(config, table)?;
     let log = place.log().await?;
@@ -72,14 +72,17 @@ fn of(record: ChangeRecord, at: DateTime<Utc>, version: Option<u64>, position: S
 async fn unfollowed(place: &Place<'_>, known: &[HistoryEntry]) -> Result<Vec<HistoryEntry>, ReportError> {
     let outbox = Outbox::open(place.store()?).await?;
     let table = place.name.to_string();
-    let mut seen: HashSet<Uuid> = known.iter().map(|change| change.change).collect();
+    let followed: HashSet<Uuid> = known.iter().map(|change| change.change).collect();
+    // The same event may be there twice.
+    let mut seen: HashSet<Uuid> = HashSet::new();
     let mut found = Vec::new();
     for number in outbox.numbers().await? {
         let Some(entry) = outbox.read(number).await? else { continue };
-        let of_this = entry.table.as_deref() == Some(table.as_str())
-            && matches!(entry.kind.as_str(), kind::SCHEMA_HELD | kind::SCHEMA_REFUSED);
+        let of_this = entry.table.as_deref() == Some(table.as_str());
         let Some(record) = entry.record.filter(|_| of_this) else { continue };
-        if seen.insert(record.id) {
+        let loaded_again = record.steps.iter().any(|step| step.outcome == Outcome::Resync);
+        let is_told = loaded_again || matches!(entry.kind.as_str(), kind::SCHEMA_HELD | kind::SCHEMA_REFUSED);
+        if is_told && !followed.contains(&record.id) && seen.insert(entry.id) {
             let at = record.at.unwrap_or(entry.at);
             found.push(of(record, at, entry.lake_version, entry.position));
         }

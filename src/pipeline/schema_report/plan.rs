@@ -8,7 +8,8 @@ use super::{Place, ReportError};
 use crate::config::{ChangeKind, ChangePolicies, ChangePolicy, Config, EVENT_KINDS};
 use crate::lake::TableState;
 use crate::schema::{
-    ChangeRecord, Decision, Fill, Hints, LakeOp, Outcome, SchemaChange, Shape, Step, Verdict, decide, steps_between,
+    ChangeRecord, Decision, Fill, Hints, LakeOp, Outcome, SchemaChange, Shape, Step, Verdict, decide, kept_from_load,
+    steps_between,
 };
 use crate::source::Foretold;
 
@@ -43,6 +44,8 @@ pub enum PlanOutcome {
     Applied,
     /// The table goes on, and a part of the change waits for a decision.
     Held,
+    /// The table is loaded again, beside the one that is there.
+    Resynced,
     /// The table waits for a decision.
     Waits,
     /// The table stops.
@@ -63,7 +66,7 @@ pub struct PlannedStep {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LakeWork {
     /// `none`, `metadata` (no file is touched), `splice` (files get another layout, rows stay where they are), `reload`
-    /// (the table would have to be loaded again).
+    /// (the table is, or would have to be, loaded again).
     pub how: &'static str,
     /// Once the change is approved, where it waits.
     pub files: u64,
@@ -107,6 +110,7 @@ pub async fn plan(config: &Config, table: &str, statement: &str) -> Result<PlanR
         PlanOutcome::Nothing | PlanOutcome::Unclear => &[][..],
         PlanOutcome::Applied if planned.dropped => &["table.dropped"],
         PlanOutcome::Applied => &["schema.changed"],
+        PlanOutcome::Resynced => &["schema.changed", "table.resynced"],
         PlanOutcome::Held | PlanOutcome::Waits => &["schema.held"],
         PlanOutcome::Stops => &["schema.refused", "table.stopped"],
     };
@@ -180,6 +184,7 @@ fn planned(source: &str, state: &TableState, foretold: Foretold, policies: &Chan
             ),
             ..Planned::of(PlanOutcome::Unclear)
         },
+        Foretold::Untold(why) => untold(&state.shape, why, policies),
         Foretold::Stops(why) => Planned {
             why: Some(why),
             remedy: Some(crate::schema::RESYNC.to_owned()),
@@ -188,6 +193,30 @@ fn planned(source: &str, state: &TableState, foretold: Foretold, policies: &Chan
         },
         // Told before.
         Foretold::Misfit(why) => Planned { why: Some(why), ..Planned::of(PlanOutcome::Unclear) },
+    }
+}
+
+/// What policy `change` makes of it.
+fn untold(shape: &Shape, why: String, policies: &ChangePolicies) -> Planned {
+    let policy = policies.of(ChangeKind::Change);
+    let kept = kept_from_load(shape, policies);
+    let resynced = policy == ChangePolicy::Apply && kept.is_none();
+    let (planned, outcome, remedy) = if resynced {
+        (PlanOutcome::Resynced, Outcome::Resync, None)
+    } else {
+        (PlanOutcome::Stops, Outcome::Refused, Some(crate::schema::RESYNC.to_owned()))
+    };
+    Planned {
+        steps: vec![PlannedStep {
+            kind: ChangeKind::Change,
+            policy: policy.to_string(),
+            description: why.clone(),
+            outcome,
+        }],
+        why: Some(kept.map_or(why.clone(), |kept| format!("{why}; by a load, {kept}"))),
+        remedy,
+        work: Work::Reload,
+        ..Planned::of(planned)
     }
 }
 
@@ -217,10 +246,16 @@ fn planned_change(source: &str, shape: &Shape, change: &SchemaChange, policies: 
         Decision::Wait { record, why } => {
             let work = match decide(Some(Verdict::Approve)) {
                 Decision::Evolve(evolution) => work_of(&evolution.ops),
-                Decision::Wait { .. } | Decision::Stop { .. } => Work::Reload,
+                Decision::Wait { .. } | Decision::Reload { .. } | Decision::Stop { .. } => Work::Reload,
             };
             Planned { steps: steps(&record, policies), work, why: Some(why), ..Planned::of(PlanOutcome::Waits) }
         }
+        Decision::Reload { record, why } => Planned {
+            steps: steps(&record, policies),
+            work: Work::Reload,
+            why: Some(why),
+            ..Planned::of(PlanOutcome::Resynced)
+        },
         Decision::Stop { record, finding, remedy } => Planned {
             steps: steps(&record, policies),
             work: Work::Reload,
@@ -380,7 +415,7 @@ mod tests {
         let seven = Fill::Value(Arc::new(Int32Array::from(vec![7])));
         let old = [("id", Integer), ("a", Integer)];
         #[allow(clippy::type_complexity)] // a table of cases
-        let cases: [(&[(&str, LakeType)], &Fill, ChangeKind, ChangePolicy, PlanOutcome, Work); 8] = [
+        let cases: [(&[(&str, LakeType)], &Fill, ChangeKind, ChangePolicy, PlanOutcome, Work); 9] = [
             (
                 &[old[0], old[1], ("b", Integer)],
                 &Fill::Null,
@@ -394,7 +429,15 @@ mod tests {
             (&[old[0]], &Fill::Null, ChangeKind::Drop, ChangePolicy::Keep, PlanOutcome::Applied, Work::Metadata),
             (&[old[0], ("a", Long)], &Fill::Null, ChangeKind::Widen, Hold, PlanOutcome::Waits, Work::Splice),
             (&[old[0], ("a", String)], &Fill::Null, ChangeKind::Change, Hold, PlanOutcome::Waits, Work::Reload),
-            (&[old[0], ("a", String)], &Fill::Null, ChangeKind::Change, Apply, PlanOutcome::Stops, Work::Reload),
+            (&[old[0], ("a", String)], &Fill::Null, ChangeKind::Change, Apply, PlanOutcome::Resynced, Work::Reload),
+            (
+                &[old[0], ("a", String)],
+                &Fill::Null,
+                ChangeKind::Change,
+                ChangePolicy::Fail,
+                PlanOutcome::Stops,
+                Work::Reload,
+            ),
             (&old, &Fill::Null, ChangeKind::Add, Apply, PlanOutcome::Nothing, Work::None),
         ];
         for (after, fill, kind, policy, outcome, work) in cases {

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -116,6 +117,9 @@ impl<S: Source> Loop<'_, S> {
                 tracing::warn!(source = self.run.name, "a checkpoint is not finished; the next one will be");
             }
             self.run.report(committer);
+            if let Some(at) = committer.begin_anew.take() {
+                self.anew_at = earlier(self.anew_at, instant_of(at));
+            }
         }
         self.look_for_reasons(Instant::now());
         Ok(if self.anew_at.is_some() { Ended::Anew } else { Ended::Done })
@@ -144,8 +148,8 @@ impl<S: Source> Loop<'_, S> {
             self.gatherer.lost(&table);
             self.loader.forget(&table);
         }
-        if committer.begin_anew {
-            self.anew_at.get_or_insert_with(Instant::now);
+        if let Some(at) = committer.begin_anew.take() {
+            self.anew_at = earlier(self.anew_at, instant_of(at));
         }
         if !self.stream_stop.is_cancelled() {
             self.repairer.start(&mut committer.tables, &self.reached)?;
@@ -193,13 +197,13 @@ impl<S: Source> Loop<'_, S> {
     /// Reasons to begin anew.
     fn look_for_reasons(&mut self, now: Instant) {
         if self.gatherer.is_overtaken() {
-            self.anew_at = Some(now);
+            self.anew_at = earlier(self.anew_at, now);
         }
         for (table, place) in self.gatherer.take_appeared() {
             if let Some(pause) = self.run.pause_before(&table, &place) {
                 tracing::info!(source = self.run.name, %table, place, "a table turned up, and will be loaded");
                 let at = (now + pause).max(self.started + APPEARED_EVERY);
-                self.anew_at = Some(self.anew_at.map_or(at, |before| before.min(at)));
+                self.anew_at = earlier(self.anew_at, at);
             }
         }
     }
@@ -331,6 +335,15 @@ impl<S: Source> Loop<'_, S> {
         self.reached = parse_position(committer.entry.streamed())?;
         Ok(())
     }
+}
+
+fn earlier(known: Option<Instant>, at: Instant) -> Option<Instant> {
+    Some(known.map_or(at, |known| known.min(at)))
+}
+
+/// A moment that is due, or to come.
+pub(super) fn instant_of(at: DateTime<Utc>) -> Instant {
+    Instant::now() + (at - Utc::now()).to_std().unwrap_or_default()
 }
 
 /// Waits for the commit under way.

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
+
 use super::super::commit::Committer;
 use super::super::telling::with_command;
 use super::super::{Error, table_name};
@@ -109,6 +111,7 @@ impl<S: Source> SourceRun<S> {
     /// The table is to be built anew. One that is being loaded is on its way already.
     async fn begin_resync(&self, entry: &mut Entry, name: &TableName, id: uuid::Uuid) -> Result<(), Error> {
         let text = name.to_string();
+        entry.reloads.forget(&text);
         let state = entry.tables.get(&text);
         if matches!(state, Some(TableState::Loading { .. })) {
             tracing::info!(source = self.name, table = text, "it is being loaded already");
@@ -165,7 +168,7 @@ impl<S: Source> SourceRun<S> {
         &self,
         name: &TableName,
         id: uuid::Uuid,
-        state: &TableState,
+        (state, waits_until): (&TableState, Option<DateTime<Utc>>),
         is_declared: bool,
         found: &mut Found,
     ) -> Result<(), Error> {
@@ -187,7 +190,10 @@ impl<S: Source> SourceRun<S> {
                 found.open.insert(name.clone(), table);
             }
             Some(table) => drop(found.open.insert(name.clone(), table)),
-            None if is_declared => found.to_begin.push(ToBegin { name: name.clone(), place: Place::Hidden(id) }),
+            None if is_declared => match waits_until {
+                Some(at) => found.wait(name, state.clone(), at),
+                None => found.to_begin.push(ToBegin { name: name.clone(), place: Place::Hidden(id) }),
+            },
             None => {
                 tracing::warn!(source = self.name, table = %name, "it is gone from the source: its resync is given up");
                 if let TableState::Loading { before: Some(before), .. } = state {

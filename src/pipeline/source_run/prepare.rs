@@ -13,6 +13,7 @@ use super::super::retyped::retyped;
 use super::super::telling::{self, ValueTally};
 use super::super::{Error, table_name};
 use super::loads::{ToBegin, in_chunks, rewind};
+use super::reloads::is_position_lost;
 use super::{SourceRun, locked, parse_position, verdicts};
 use crate::lake::Table;
 use crate::ledger::{Entry, History, Ledger, LoadReason, OutboxEntry, TableState};
@@ -30,6 +31,8 @@ pub(super) struct Prepared {
     pub following: Following,
     /// Changes about which it is known what was decided.
     pub known_verdicts: HashSet<Uuid>,
+    /// When another attempt is to begin, for loads that wait.
+    pub again_at: Option<DateTime<Utc>>,
 }
 
 /// What there is of the tables.
@@ -41,12 +44,26 @@ pub(super) struct Found {
     /// To be loaded in chunks.
     pub(super) to_begin: Vec<ToBegin>,
     pub(super) states: BTreeMap<String, TableState>,
+    /// To be loaded again without anybody asking, and what becomes of each if that is given up.
+    pub(super) again: Vec<(TableName, TableState)>,
+    /// When the first of the loads may begin that may not yet.
+    pub(super) again_at: Option<DateTime<Utc>>,
     /// What the last commits of tables hold and the ledger does not: the last run ended between the two.
-    untold: Vec<OutboxEntry>,
+    pub(super) untold: Vec<OutboxEntry>,
 }
 
 impl Found {
-    fn stop(&mut self, source: &str, table: &TableName, reason: String, position: String) {
+    /// Those of the source's tables that are followed from now on.
+    fn followed(&self, discovered: &[TableSchema]) -> Vec<TableName> {
+        let is_followed = |name: &&TableName| {
+            self.open.contains_key(name)
+                || self.missing.contains(name)
+                || self.to_begin.iter().any(|one| one.name == **name)
+        };
+        discovered.iter().map(|schema| &schema.name).filter(is_followed).cloned().collect()
+    }
+
+    pub(super) fn stop(&mut self, source: &str, table: &TableName, reason: String, position: String) {
         let reason = telling::with_command(&reason, source, &table.to_string());
         tracing::error!(source, %table, reason, position, "table is stopped");
         self.states.insert(table.to_string(), TableState::Stopped { reason, position });
@@ -57,7 +74,7 @@ impl<S: Source> SourceRun<S> {
     pub(super) async fn prepare(&self) -> Result<Prepared, Error> {
         let begun = Utc::now();
         // First, so that every problem is told at once: a missing privilege also refuses the next question.
-        self.check_ready().await?;
+        let mut lost = self.check_ready().await?;
         let identity = self.source.identity().await?;
         let (mut ledger, entry) = Ledger::open(self.lake.ledger_store(&self.name)?).await?;
         self.source.recall(&entry.as_ref().map(|entry| entry.source_notes.clone()).unwrap_or_default());
@@ -89,39 +106,46 @@ impl<S: Source> SourceRun<S> {
             let tables: Vec<String> = found.open.keys().map(ToString::to_string).collect();
             return Err(Error::LedgerGone { tables: tables.join(", ") });
         }
+        // Before anything is written.
+        let is_needed = !found.open.is_empty() || found.to_begin.is_empty();
+        if let Some(error) = lost.take_if(|error| is_needed && !self.loads_anew_after(error)) {
+            return Err(error.into());
+        }
         let is_first = entry.is_none();
         if let Some(entry) = &mut entry {
+            self.begin_again(entry, &mut found);
             self.stop_unpublished(&mut found, &discovered, entry, &mut ledger).await?;
         }
-        let to_begin: Vec<TableName> = found.to_begin.iter().map(|one| one.name.clone()).collect();
-        let is_followed = |name: &&TableName| {
-            found.open.contains_key(name) || found.missing.contains(name) || to_begin.contains(name)
-        };
-        let followed: Vec<TableName> =
-            discovered.iter().map(|schema| &schema.name).filter(is_followed).cloned().collect();
+        let followed = found.followed(&discovered);
         // Where all that is followed is loaded anew, nothing is needed of the log up to now.
-        let needs_nothing = found.open.is_empty() && !to_begin.is_empty();
-        let from = match other_history {
-            Some(expected) if !needs_nothing => {
-                return Err(crate::source::Error::OtherHistory { expected, found: identity.history }.into());
+        let needs_nothing = found.open.is_empty() && !found.to_begin.is_empty();
+        let seen_lost = durable.clone().zip(locked(&self.lost).take());
+        let from = match (other_history, lost, seen_lost) {
+            (Some(expected), ..) => {
+                Err(crate::source::Error::OtherHistory { expected, found: identity.history.clone() })
             }
-            Some(_) => Err(None),
-            None => self.source.prepare(&followed, durable.as_ref()).await.map_err(Some),
+            (None, Some(lost), _) => Err(lost),
+            (None, None, Some((position, cause))) => Err(crate::source::Error::PositionLost { position, cause }),
+            (None, None, None) => self.source.prepare(&followed, durable.as_ref()).await,
         };
         let mut from = match from {
             Ok(from) => from,
-            Err(Some(error)) if !(needs_nothing && is_position_lost(&error)) => return Err(error.into()),
-            Err(cause) => {
-                let cause = cause.map(|cause| cause.to_string());
-                tracing::warn!(source = self.name, cause, "all tables are loaded anew, from the source as it is now");
-                let from = self.source.prepare(&followed, None).await?;
+            Err(error) if is_position_lost(&error) && (needs_nothing || self.loads_anew_after(&error)) => {
+                tracing::warn!(source = self.name, cause = %error, "all tables are loaded anew, from the source as it is now");
+                self.source.give_up_position().await?;
+                if let Some(entry) = &mut entry {
+                    self.load_all_again(entry, &discovered, &mut found);
+                }
+                let from = self.source.prepare(&found.followed(&discovered), None).await?;
                 if let Some(entry) = &mut entry {
                     begin_history_anew(entry, &identity.history, &from);
                 }
                 (durable, undecided) = (None, PreparedSets::default());
                 from
             }
+            Err(error) => return Err(error.into()),
         };
+        let to_begin: Vec<TableName> = found.to_begin.iter().map(|one| one.name.clone()).collect();
         let mut entry =
             entry.unwrap_or_else(|| Entry::new(&self.name, &identity.server, &identity.history, from.to_string()));
         entry.server = identity.server;
@@ -187,8 +211,11 @@ impl<S: Source> SourceRun<S> {
             let policies = self.config.change_policies(&self.name, &name.to_string());
             following.follow(name.clone(), table.shape().clone(), policies);
         }
+        // They are no new tables, whatever the source says.
         for name in known {
-            if matches!(found.states.get(&name.to_string()), Some(TableState::Stopped { .. })) {
+            let state = found.states.get(&name.to_string());
+            let stands = matches!(state, Some(TableState::Stopped { .. } | TableState::Loading { .. }));
+            if stands && !found.open.contains_key(&name) {
                 following.leave_out(name);
             }
         }
@@ -212,13 +239,15 @@ impl<S: Source> SourceRun<S> {
             totals: HashMap::new(),
             values,
             failed: Vec::new(),
-            begin_anew: false,
+            begin_anew: None,
+            paced: !self.options.until_caught_up,
             abandoned: Vec::new(),
             rows: 0,
             transactions: 0,
             waiting_told: None,
         };
-        Ok(Prepared { from, committer, starts, undecided, following, known_verdicts })
+        let again_at = found.again_at;
+        Ok(Prepared { from, committer, starts, undecided, following, known_verdicts, again_at })
     }
 
     /// The tables to be followed: those that the source has, and those that the ledger has and are still selected. The
@@ -248,7 +277,8 @@ impl<S: Source> SourceRun<S> {
             let declared = discovered.iter().find(|schema| schema.name == *name);
             let state = entry.and_then(|entry| entry.tables.get(&name.to_string()));
             if let Some((state, id)) = state.and_then(|state| Some((state, state.hidden()?))) {
-                self.look_at_hidden(name, id, state, declared.is_some(), &mut found).await?;
+                let waits = entry.and_then(|entry| self.waits_until(entry, name));
+                self.look_at_hidden(name, id, (state, waits), declared.is_some(), &mut found).await?;
                 continue;
             }
             let table = match Table::open(&self.lake, &self.name, name).await {
@@ -287,7 +317,12 @@ impl<S: Source> SourceRun<S> {
                         "it was dropped at the source (after {position}), and a table of its name is there again, whose rows \
                          are not those that the lake has; {RESYNC}"
                     );
-                    found.stop(&self.name, name, reason, position);
+                    if self.loads_recreated(name) && entry.is_some() {
+                        let reason = telling::with_command(&reason, &self.name, &name.to_string());
+                        found.again.push((name.clone(), TableState::Stopped { reason, position }));
+                    } else {
+                        found.stop(&self.name, name, reason, position);
+                    }
                 } else {
                     found.states.insert(name.to_string(), TableState::Dropped { position, at });
                 }
@@ -375,8 +410,15 @@ impl<S: Source> SourceRun<S> {
             let Some(table) = found.open.remove(&name) else { continue };
             let reason = "it was not in the publication for a while, and its changes of that time are not in the log \
                           that lakeward reads; load it again with `lakeward resync`";
-            found.stop(&self.name, &name, reason.to_owned(), table.position().to_owned());
+            let position = table.position().to_owned();
+            if self.loads_unpublished(&table) {
+                let reason = telling::with_command(reason, &self.name, &name.to_string());
+                found.again.push((name, TableState::Stopped { reason, position }));
+            } else {
+                found.stop(&self.name, &name, reason.to_owned(), position);
+            }
         }
+        self.begin_again(entry, found);
         for event in telling::newly_stopped(&self.name, &found.states, &entry.tables) {
             ledger.outbox().append(&event).await?;
         }
@@ -434,10 +476,15 @@ impl<S: Source> SourceRun<S> {
         }
     }
 
-    /// Preflight: settings and privileges must be right, a table that can't be captured is left out.
-    async fn check_ready(&self) -> Result<(), Error> {
+    /// Preflight: settings and privileges must be right, a table that can't be captured is left out. Returns that the
+    /// position is lost, where that is seen already.
+    async fn check_ready(&self) -> Result<Option<crate::source::Error>, Error> {
         let mut fatal = Vec::new();
-        for problem in self.source.preflight().await? {
+        let problems = match self.source.preflight().await {
+            Err(error) if is_position_lost(&error) => return Ok(Some(error)),
+            problems => problems?,
+        };
+        for problem in problems {
             match problem.kind {
                 ProblemKind::Warning | ProblemKind::Table => {
                     tracing::warn!(
@@ -451,7 +498,7 @@ impl<S: Source> SourceRun<S> {
                 ProblemKind::Setting | ProblemKind::Privilege => fatal.push(problem),
             }
         }
-        if fatal.is_empty() { Ok(()) } else { Err(Error::NotReady(fatal)) }
+        if fatal.is_empty() { Ok(None) } else { Err(Error::NotReady(fatal)) }
     }
 
     /// The selected tables that can be followed.
@@ -475,11 +522,6 @@ fn dropped_by_last_commit(table: &Table) -> Option<(String, Option<DateTime<Utc>
     let drops = |step: &StepRecord| step.kind == ChangeKind::DropTable && step.outcome != Outcome::Refused;
     let record = records.iter().find(|record| record.steps.iter().any(drops))?;
     Some((table.position().to_owned(), record.at))
-}
-
-fn is_position_lost(error: &crate::source::Error) -> bool {
-    use crate::source::Error;
-    matches!(error, Error::PositionLost { .. } | Error::SlotLost { .. } | Error::OtherHistory { .. })
 }
 
 /// Nothing that the entry says of the log counts any more.

@@ -194,15 +194,72 @@ fn what_would_leave_the_lake_wrong_waits_when_held() {
             (verdict, other) => panic!("{verdict:?}: {other:?}"),
         }
     }
-    // A narrower type and another key wait as well; there is no way on yet but to load the table again.
+    // A narrower type and another key wait as well; the way on is to load the table again.
     for kind in [Change, Key] {
         let mut followed = Followed::new("id a:long");
         let after = if kind == Change { "id a" } else { "no a:long" };
         let policies = [(kind, Hold)];
-        assert!(matches!(followed.decide(after, &[], &policies, None), Decision::Wait { .. }), "{kind}");
+        let waits = followed.decide(after, &[], &policies, None);
+        assert!(matches!(&waits, Decision::Wait { why, .. } if why.contains("is loaded again")), "{kind}: {waits:?}");
         let approved = followed.decide(after, &[], &policies, Some(Verdict::Approve));
-        assert!(matches!(&approved, Decision::Stop { remedy, .. } if remedy == RESYNC), "{kind}: {approved:?}");
+        assert!(matches!(approved, Decision::Reload { .. }), "{kind}: {approved:?}");
+        let rejected = followed.decide(after, &[], &policies, Some(Verdict::Reject));
+        assert!(matches!(rejected, Decision::Stop { .. }), "{kind}: {rejected:?}");
     }
+}
+
+#[test]
+fn what_rows_can_not_be_carried_through_is_a_load() {
+    for (after, policies, expected) in [
+        ("id a b", &[][..], Some(Outcome::Resync)),
+        ("no a:long b", &[(Drop, Apply)], Some(Outcome::Resync)),
+        ("id a b c", &[], Some(Outcome::Resync)),
+        ("id a b", &[(Change, Fail)], None),
+        ("id a b c", &[(Add, Fail)], None),
+        // Somebody has to be asked about another part of it first.
+        ("id a b:long", &[(Widen, Hold)], Some(Outcome::Held)),
+    ] {
+        match (Followed::new("id a:long b").decide(after, &[], policies, None), expected) {
+            (Decision::Reload { record, why }, Some(Outcome::Resync)) => {
+                assert!(why.contains("can't be carried over"), "{why}");
+                assert!(record.steps.iter().all(|step| step.outcome == Outcome::Resync), "{record:?}");
+            }
+            (Decision::Stop { finding, .. }, None) => assert!(finding.contains("`fail`"), "{finding}"),
+            (Decision::Wait { .. }, Some(Outcome::Held)) => {}
+            (other, _) => panic!("{after}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_only_the_lake_has_is_not_loaded_away_unasked() {
+    for (first, renamed, policy, text) in [
+        ("id a:long", &[][..], (Drop, Keep), "column `b`, which the lake keeps, would be gone"),
+        ("id a:long b c", &[], (Add, Hold), "column `c`, which waits for a decision, would be shown"),
+        ("id a:long b c", &[], (Add, Ignore), "column `c`, which is left out, would be shown"),
+        ("id a:long d", &[("b", "d")], (Rename, Ignore), "column `b`, which keeps its name in the lake, would be `d`"),
+    ] {
+        let mut followed = Followed::new("id a:long b");
+        followed.follow(first, renamed, &[policy]);
+        let after = first.replace("a:long", "a");
+        match followed.decide(&after, &[], &[policy], None) {
+            Decision::Stop { finding, remedy, .. } => assert!(finding.contains(text) && remedy == RESYNC, "{finding}"),
+            other => panic!("{first}: {other:?}"),
+        }
+        // In one statement as well.
+        match Followed::new("id a:long b").decide(&after, renamed, &[policy], None) {
+            Decision::Stop { finding, .. } => assert!(finding.contains(text), "{finding}"),
+            other => panic!("{first}: {other:?}"),
+        }
+        match followed.decide(&after, &[], &[policy, (Change, Hold)], None) {
+            Decision::Wait { why, .. } => assert!(why.contains(text), "{why}"),
+            other => panic!("{first}: {other:?}"),
+        }
+        let approved = followed.decide(&after, &[], &[policy, (Change, Hold)], Some(Verdict::Approve));
+        assert!(matches!(approved, Decision::Reload { .. }), "{first}: {approved:?}");
+    }
+    let kept = Followed::new("id a:long").decide("id a", &[], &[(ChangeKind::Truncate, Keep)], None);
+    assert!(matches!(&kept, Decision::Stop { finding, .. } if finding.contains("TRUNCATE")), "{kept:?}");
 }
 
 #[test]

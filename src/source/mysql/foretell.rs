@@ -55,7 +55,7 @@ pub async fn foretell(
     let Changed { became, drops_rows } = changed;
     if drops_rows {
         let why = "ALTER IGNORE drops rows that are equal in a new key, which the log does not tell";
-        return Ok(Foretold::Stops(why.to_owned()));
+        return Ok(Foretold::Untold(why.to_owned()));
     }
     let after = match subject.schema_of(&became.layout) {
         Ok(after) => after,
@@ -111,7 +111,7 @@ fn changed(
         }
         Statement::Harmless => {}
         Statement::Replaced { tables, what } if tables.iter().any(is_it) => {
-            return Err(Foretold::Stops(format!("{what}, which the log does not tell")));
+            return Err(Foretold::Untold(format!("{what}, which the log does not tell")));
         }
         _ => return Err(Foretold::Misfit(format!("the statement is not about the columns of {name}"))),
     }

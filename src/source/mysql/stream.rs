@@ -533,7 +533,7 @@ impl Reader {
                     if let Some(name) = self.resolve(&named, &query.schema)
                         && self.counted(&name).is_some()
                     {
-                        self.stop_table(&name, format!("it {what}"), RELOAD.to_owned()).await?;
+                        self.stop_untold(&name, format!("it {what}")).await?;
                     }
                 }
             }
@@ -572,12 +572,27 @@ impl Reader {
     }
 
     async fn stop_table(&mut self, name: &TableName, finding: String, remedy: String) -> Result<(), Error> {
+        self.end_table(name, finding, remedy, false).await
+    }
+
+    /// For a change of the table of which the log does not tell what it did.
+    async fn stop_untold(&mut self, name: &TableName, finding: String) -> Result<(), Error> {
+        self.end_table(name, finding, RELOAD.to_owned(), true).await
+    }
+
+    async fn end_table(
+        &mut self,
+        name: &TableName,
+        finding: String,
+        remedy: String,
+        by_change: bool,
+    ) -> Result<(), Error> {
         self.note_unsent(name.clone());
         if let Some(table) = self.tables.get_mut(name) {
             table.stopped = true;
         }
         let error = Error::Table { table: name.to_string(), finding, position: self.place(), remedy };
-        self.collector.stop_table(name, error).await
+        self.collector.stop_table(name, error, by_change).await
     }
 
     /// Where in the log this is, for messages.

@@ -124,7 +124,7 @@ pub async fn foretell(
             notes.extend(found.assumed);
             Foretold::of(&before, &found.after, found.steps, statement, notes)
         }
-        Err(finding) => Foretold::Stops(finding),
+        Err(finding) => Foretold::Untold(finding),
     })
 }
 

@@ -207,6 +207,12 @@ impl Source for PostgresSource {
         slot::ensure(&mut connection, &self.config, durable).await.map(Position::Lsn)
     }
 
+    async fn give_up_position(&self) -> Result<(), Error> {
+        let mut connection = connection::connect(&self.config).await?;
+        let published = publication::find(&mut connection, &self.config.publication).await?.is_some();
+        slot::drop_useless(&mut connection, &self.config, published).await
+    }
+
     async fn observe(&self, tables: &[TableName]) -> Result<(), Error> {
         let mut connection = connection::connect(&self.config).await?;
         watch::observe(&mut connection, &self.config, &self.notes, tables).await

@@ -207,8 +207,9 @@ async fn examine_slot(
             finding,
             format!(
                 "give the source another `slot`; or, if nobody needs this one, run: SELECT \
-                 pg_drop_replication_slot({}), and load the tables again (`lakeward resync --all --source NAME`; see README, \"When a position is lost\")",
-                quote_literal(&config.slot)
+                 pg_drop_replication_slot({}), and load the tables again (`lakeward resync --all --source {}`; see README, \"When a position is lost\")",
+                quote_literal(&config.slot),
+                config.name
             ),
         );
     }

@@ -140,6 +140,23 @@ pub async fn check(connection: &mut PgConnection, config: &SourceConfig, durable
     Ok(())
 }
 
+/// Drops the source's own slot if nobody can read through it any more: the server has given it up, or it begins before its
+/// publication, which is not there (`published`) and will be made anew.
+pub async fn drop_useless(connection: &mut PgConnection, config: &SourceConfig, published: bool) -> Result<(), Error> {
+    let Some(slot) = find(connection, &config.slot).await? else { return Ok(()) };
+    let older = || (!published).then(|| "is older than its publication, without which it can't be decoded".to_owned());
+    let cause = slot.lost().or_else(older).filter(|_| slot.foreign(config).is_none());
+    let Some(cause) = cause else { return Ok(()) };
+    let statement = "SELECT pg_drop_replication_slot($1)";
+    sqlx::query(statement)
+        .bind(&config.slot)
+        .execute(connection)
+        .await
+        .map_err(|error| query_error(&format!("dropping replication slot `{}`", config.slot), &error))?;
+    info!(slot = config.slot, cause, "dropped the replication slot, for nobody can read through it any more");
+    Ok(())
+}
+
 /// A slot that a start before this one left behind, with nothing durable since.
 fn first_position(config: &SourceConfig, slot: &Slot) -> Result<u64, Error> {
     let unusable = |finding: String| Error::Setting {

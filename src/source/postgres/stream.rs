@@ -240,7 +240,7 @@ impl Follower<'_> {
             let another = followed.is_some_and(|followed| followed.oid != table.attributes.oid);
             if !table.published && !another {
                 let finding = format!("it is not in publication `{}`", self.config.publication);
-                self.stop_table_with(name, finding, RELOAD).await?;
+                self.stop_table(name, finding, RELOAD).await?;
             }
         }
         Ok(())
@@ -442,7 +442,7 @@ impl Follower<'_> {
                 "its partition {} was truncated, and the log does not tell which rows it held",
                 emptied.join(", ")
             );
-            self.stop_table_with(&name, finding, RELOAD).await?;
+            self.stop_untold(&name, finding, RELOAD).await?;
         }
         for name in whole {
             self.notes.truncated(&name, self.xid);
@@ -491,17 +491,28 @@ impl Follower<'_> {
             Ok(rows) => self.collector.decoded(rows, bytes).await,
             Err(RowError::Value(finding)) => {
                 let name = name.clone();
-                self.stop_table_with(&name, finding, VALUE_REMEDY).await
+                self.stop_table(&name, finding, VALUE_REMEDY).await
             }
             Err(RowError::Source(error)) => Err(error),
         }
     }
 
-    async fn stop_table(&mut self, name: &TableName, finding: impl Into<String>) -> Result<(), Error> {
-        self.stop_table_with(name, finding.into(), REMEDY).await
+    async fn stop_table(&mut self, name: &TableName, finding: String, remedy: &str) -> Result<(), Error> {
+        self.end_table(name, finding, remedy, false).await
     }
 
-    async fn stop_table_with(&mut self, name: &TableName, finding: String, remedy: &str) -> Result<(), Error> {
+    /// For a change of the table of which neither log nor catalog tells what it did.
+    async fn stop_untold(&mut self, name: &TableName, finding: String, remedy: &str) -> Result<(), Error> {
+        self.end_table(name, finding, remedy, true).await
+    }
+
+    async fn end_table(
+        &mut self,
+        name: &TableName,
+        finding: String,
+        remedy: &str,
+        by_change: bool,
+    ) -> Result<(), Error> {
         let position = match &self.open {
             Some(TransactionId::Lsn { commit, .. }) => Position::Lsn(*commit),
             _ => self.collector.position().clone(),
@@ -510,7 +521,7 @@ impl Follower<'_> {
             Error::Table { table: name.to_string(), finding, position: position.to_string(), remedy: remedy.into() };
         self.notes.forget(name);
         self.let_go(name);
-        self.collector.stop_table(name, error).await
+        self.collector.stop_table(name, error, by_change).await
     }
 
     /// No row of the table is wanted any more.
@@ -554,6 +565,7 @@ mod tests {
             server_id: 0,
             slot: String::new(),
             publication: String::new(),
+            on_lost_position: crate::config::OnLostPosition::Stop,
         };
         let (out, _events) = mpsc::channel(8);
         let mut follower = Follower {

@@ -175,6 +175,8 @@ pub enum Verdict {
     Fine(TableNotes),
     /// In words what is not.
     Changed(String),
+    /// It is in the publication no more.
+    Unpublished(String),
     /// Partitions lost their rows. In order only if the root was truncated by all of these transactions, or if each rewrote the
     /// partition as it altered the root's columns (`altered`).
     Emptied { notes: TableNotes, by: Vec<u32>, altered: bool, finding: String },
@@ -491,6 +493,9 @@ async fn compare(
     known: &TableNotes,
     seen: &Seen,
 ) -> Result<Verdict, Error> {
+    if known.is_taken_out(seen) {
+        return Ok(Verdict::Unpublished(format!("it was taken out of publication `{}`", config.publication)));
+    }
     if let Some(finding) = settings_changed(known, seen, &config.publication) {
         return Ok(Verdict::Changed(finding));
     }
@@ -551,11 +556,14 @@ async fn compare(
     })
 }
 
+impl TableNotes {
+    fn is_taken_out(&self, seen: &Seen) -> bool {
+        self.member && !seen.member
+    }
+}
+
 /// What needs no look into the tables.
 fn settings_changed(known: &TableNotes, seen: &Seen, publication: &str) -> Option<String> {
-    if known.member && !seen.member {
-        return Some(format!("it was taken out of publication `{publication}`"));
-    }
     if known.filter != seen.filter {
         let filter = |filter: &Option<String>| filter.clone().unwrap_or_else(|| "none".into());
         return Some(format!(
@@ -646,7 +654,8 @@ mod tests {
         assert!(renamed.contains("`ok` was renamed to `fine`"), "{renamed}");
         let filtered = changed(PLAIN.replace("\"filter\":null", "\"filter\":\"(a > 1)\"")).expect("told");
         assert!(filtered.contains("from none to (a > 1)"), "{filtered}");
-        assert!(changed(PLAIN.replace("\"member\":true", "\"member\":false")).is_some());
+        assert!(known.is_taken_out(&seen(&PLAIN.replace("\"member\":true", "\"member\":false"))));
+        assert!(!known.is_taken_out(&seen(PLAIN)));
         assert!(changed(PLAIN.replace("\"list\":\"\"", "\"list\":\"1 2\"")).is_some());
         // Notes of before this was noted.
         assert_eq!(settings_changed(&TableNotes { list: None, ..known.clone() }, &seen(PLAIN), "p"), None);

@@ -20,7 +20,7 @@ use super::super::marker::Query;
 use super::super::sql_mode;
 use super::super::statement::Words;
 use super::super::subject::{Became, StatementSession, Subject};
-use super::{Followed, RELOAD, Reader};
+use super::{Followed, Reader};
 
 const CONTRACT: &str = "correct the table's contract and start again; if it stays stopped, load it again with \
                         `lakeward resync`";
@@ -153,7 +153,7 @@ impl Reader {
                         let finding = format!(
                             "its schema after `{start}` is not certain: the text does not tell it for sure, and {why}"
                         );
-                        self.stop_table(&table, finding, RELOAD.to_owned()).await?;
+                        self.stop_untold(&table, finding).await?;
                         continue;
                     }
                 },
@@ -164,7 +164,7 @@ impl Reader {
                     "a statement may have changed its rows, which the log does not tell: ALTER IGNORE dropped \
                                rows that were equal in a new key"
                         .to_owned();
-                self.stop_table(&table, finding, RELOAD.to_owned()).await?;
+                self.stop_untold(&table, finding).await?;
             }
         }
         self.change_ghost(query);

@@ -16,7 +16,7 @@ use super::super::marker::Query;
 use super::super::statement::Named;
 use super::super::subject::Became;
 use super::ghost::replaces;
-use super::{Ghost, RELOAD, Reader, spelling};
+use super::{Ghost, Reader, spelling};
 
 /// By the log's spelling.
 type Key = (String, String);
@@ -47,7 +47,7 @@ impl Reader {
                 self.table_gone(&name, query, time).await?;
             } else {
                 let finding = "a DROP TABLE that failed on its way names it".to_owned();
-                self.stop_table(&name, finding, RELOAD.to_owned()).await?;
+                self.stop_untold(&name, finding).await?;
             }
         }
         Ok(())
@@ -171,14 +171,14 @@ impl Reader {
             match (captured, table, became) {
                 (Some(name), _, Some(Ok(became))) => self.turn_into(&name, became, query, time).await?,
                 (Some(name), _, Some(Err(finding))) => {
-                    self.stop_table(&name, finding, RELOAD.to_owned()).await?;
+                    self.stop_untold(&name, finding).await?;
                 }
                 (Some(name), None, None) => self.table_gone(&name, query, time).await?,
                 (Some(name), Some(table), None) => {
                     let finding = format!(
                         "`{table}` was renamed into its place, and the log does not tell the rows of that table"
                     );
-                    self.stop_table(&name, finding, RELOAD.to_owned()).await?;
+                    self.stop_untold(&name, finding).await?;
                 }
                 (None, Some(_), _) => appeared.push((key.clone(), written.clone())),
                 (None, None, _) => {}

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use super::{Follower, RELOAD, lsn};
+use super::{Follower, RELOAD, REMEDY, lsn};
 use crate::config::ChangeKind;
 use crate::schema::{SchemaChange, TableName};
 use crate::source::postgres::attributes::Description;
@@ -61,7 +61,8 @@ impl Follower<'_> {
                         followed.rewrote = false;
                     }
                 }
-                Verdict::Changed(finding) => self.stop_table_with(&name, finding, RELOAD).await?,
+                Verdict::Changed(finding) => self.stop_untold(&name, finding, RELOAD).await?,
+                Verdict::Unpublished(finding) => self.stop_table(&name, finding, RELOAD).await?,
                 emptied @ Verdict::Emptied { .. } => {
                     self.pending.push((look.log_end, name, Pending::Emptied(emptied)));
                 }
@@ -104,7 +105,7 @@ impl Follower<'_> {
                     if self.notes.was_truncated_by(&name, &by) || altered && rewritten {
                         self.notes.set(&name, notes);
                     } else {
-                        self.stop_table_with(&name, finding, RELOAD).await?;
+                        self.stop_untold(&name, finding, RELOAD).await?;
                     }
                 }
                 Pending::Emptied(_) => {}
@@ -133,7 +134,7 @@ impl Follower<'_> {
         }
         if another {
             let finding = "it was dropped and created again, or another table took its name";
-            return self.stop_table_with(name, finding.into(), RELOAD).await;
+            return self.stop_untold(name, finding.into(), RELOAD).await;
         }
         self.compare(name, description, None).await
     }
@@ -155,7 +156,7 @@ impl Follower<'_> {
         };
         match difference::by_description(known, description, statement) {
             Ok(found) => self.adopt(name, found, statement.and_then(|statement| statement.text.clone())).await,
-            Err(finding) => self.stop_table(name, finding).await,
+            Err(finding) => self.stop_untold(name, finding, REMEDY).await,
         }
     }
 

@@ -93,7 +93,7 @@ impl Follower<'_> {
             other != id && announced.as_ref().is_some_and(|other| other.relation == found && other.plan.is_some())
         });
         if another || itself && oid.is_some_and(|oid| oid != id) {
-            return self.stop_table_with(&name, ANOTHER.into(), super::RELOAD).await;
+            return self.stop_untold(&name, ANOTHER.into(), super::RELOAD).await;
         }
         let wanted: Vec<(u32, i32)> = relation.columns.iter().map(|column| (column.type_oid, column.typmod)).collect();
         let mut types = self.types(&wanted).await?;
@@ -118,7 +118,7 @@ impl Follower<'_> {
         };
         match difference::by_relation(known, &relation, &types, now.as_ref(), (itself, told)) {
             Ok(found) => self.adopt(&name, found, None).await?,
-            Err(finding) => return self.stop_table(&name, finding).await,
+            Err(finding) => return self.stop_untold(&name, finding, super::REMEDY).await,
         }
         let Some(followed) = self.tables.get(&name) else { return Ok(()) };
         // What is left out under a name that the contract does not know.
@@ -134,7 +134,7 @@ impl Follower<'_> {
                 }
                 Ok(())
             }
-            Err(finding) => self.stop_table(&name, finding).await,
+            Err(finding) => self.stop_table(&name, finding, super::REMEDY).await,
         }
     }
 
