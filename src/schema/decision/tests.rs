@@ -450,14 +450,14 @@ fn a_change_of_several_kinds_is_one_change() {
 }
 
 #[test]
-fn a_source_that_was_not_as_the_lake_has_it_stops_the_table() {
+fn a_table_that_was_not_as_the_lake_has_it_is_loaded_again() {
     for before in ["id a x", "id"] {
         let mut followed = Followed::new("id a");
         followed.source = table(before);
         match followed.decide("id b", &[], &[], None) {
-            Decision::Stop { record, finding, .. } => {
-                assert!(finding.contains("was not what the lake has"), "{finding}");
-                assert!(record.steps.iter().all(|step| step.outcome == Outcome::Refused));
+            Decision::Reload { record, why } => {
+                assert!(why.contains("was not what the lake has"), "{why}");
+                assert!(record.steps.iter().all(|step| step.outcome == Outcome::Resync));
             }
             other => panic!("{other:?}"),
         }
