@@ -2,9 +2,22 @@
 
 use super::reader::TableReader;
 
+/// Its key, in `[snapshot]` and in a contract.
+const DURING: &str = "during_snapshot";
+const DURING_WORDS: &str = "\"partial\" or \"hidden\"";
 const PARALLELISM: &str = "a number of chunks from 1 to 64";
 const CHUNK_ROWS: &str = "a number of rows from 1 to 10000000";
 const RATE: &str = "a number of rows a second; 0 for no limit";
+
+/// What readers see of a table with a key while it is loaded for the first time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DuringSnapshot {
+    /// The table, as far as it is loaded.
+    #[default]
+    Partial,
+    /// Nothing, until it is whole.
+    Hidden,
+}
 
 /// See the module text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,11 +27,18 @@ pub struct Snapshot {
     pub chunk_rows: u64,
     /// Over all tables of a source; 0: no limit.
     pub rows_per_second_max: u64,
+    /// For tables whose contracts say nothing.
+    pub during_snapshot: DuringSnapshot,
 }
 
 impl Default for Snapshot {
     fn default() -> Self {
-        Self { parallelism: 4, chunk_rows: 100_000, rows_per_second_max: 0 }
+        Self {
+            parallelism: 4,
+            chunk_rows: 100_000,
+            rows_per_second_max: 0,
+            during_snapshot: DuringSnapshot::default(),
+        }
     }
 }
 
@@ -30,7 +50,20 @@ pub(super) fn read_snapshot(root: &TableReader) -> Snapshot {
         parallelism: parallelism.map_or(default.parallelism, |number| number as usize),
         chunk_rows: snapshot.integer("chunk_rows", 1..=10_000_000, CHUNK_ROWS).unwrap_or(default.chunk_rows),
         rows_per_second_max: snapshot.integer("rows_per_second_max", 0..=u64::MAX, RATE).unwrap_or(0),
+        during_snapshot: read_during_snapshot(&snapshot).unwrap_or_default(),
     };
     snapshot.finish();
     read
+}
+
+pub(super) fn read_during_snapshot(table: &TableReader) -> Option<DuringSnapshot> {
+    let found = table.text(DURING, DURING_WORDS)?;
+    match found.value.as_str() {
+        "partial" => Some(DuringSnapshot::Partial),
+        "hidden" => Some(DuringSnapshot::Hidden),
+        other => {
+            table.problem_near(DURING, other, DURING_WORDS, ["partial", "hidden"]);
+            None
+        }
+    }
 }

@@ -130,7 +130,7 @@ impl Asking {
             let is_asked = asked_for(&open, table, Wish::Resync);
             let needed = match self.wish {
                 Wish::Resync => match state {
-                    Some(TableState::Loading { hidden: Some(_), .. }) => false,
+                    Some(state) if state.is_resync() => false,
                     Some(TableState::Loading { .. }) => {
                         return Err(question(format!(
                             "{table} is being loaded for the first time: there is nothing to resync"
@@ -139,7 +139,7 @@ impl Asking {
                     _ => !is_asked,
                 },
                 Wish::Cancel => {
-                    let under_way = state.is_some_and(|state| state.hidden().is_some());
+                    let under_way = state.is_some_and(TableState::is_resync);
                     if !under_way && !is_asked {
                         return Err(question(format!("no resync of {table} is under way: there is nothing to cancel")));
                     }
@@ -217,23 +217,24 @@ fn load_report(source: &str, table: &str, state: Option<&TableState>, asked: boo
     }
 }
 
-/// Every resync that is asked for or under way.
-pub async fn under_way(config: &Config) -> Result<Vec<LoadReport>, ReportError> {
+/// Every load of a kind that is asked for or under way: resyncs, or first loads.
+pub async fn under_way(config: &Config, wish: Wish) -> Result<Vec<LoadReport>, ReportError> {
     let mut reports = Vec::new();
     for source in &config.sources {
         let wanted = Wanted { source: source.name.clone(), tables: Vec::new() };
-        let asking = Asking::new(config, wanted, Wish::Resync);
+        let asking = Asking::new(config, wanted, wish);
         let entry = asking.entry().await?;
         let taken = entry.as_ref().map_or(0, |entry| entry.requests_taken);
         let (open, _) = asking.requests()?.after(taken).await?;
         let mut tables: BTreeMap<String, bool> = BTreeMap::new();
         for (table, state) in entry.iter().flat_map(|entry| &entry.tables) {
-            if state.hidden().is_some() {
+            let loads = matches!(state, TableState::Loading { .. });
+            if loads && state.is_resync() == (wish == Wish::Resync) {
                 tables.insert(table.clone(), false);
             }
         }
         for table in open.iter().flat_map(|request| &request.tables) {
-            if asked_for(&open, table, Wish::Resync) {
+            if asked_for(&open, table, wish) {
                 tables.entry(table.clone()).or_insert(true);
             }
         }

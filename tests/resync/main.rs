@@ -1,5 +1,5 @@
-//! Resyncs: a table is loaded anew, in many small chunks, beside the one that is there, while its source and everything else
-//! go on; then it takes that one's place.
+//! Loads in many small chunks, while the source and everything else go on. First loads, in the open or out of sight, and
+//! resyncs: a table is loaded anew beside the one that is there, and then takes that one's place.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -8,6 +8,7 @@ mod changes;
 mod commands;
 mod crash;
 mod damage;
+mod first;
 mod live;
 mod writers;
 

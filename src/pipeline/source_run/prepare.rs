@@ -134,14 +134,22 @@ impl<S: Source> SourceRun<S> {
             self.source.observe(&loaded_now).await?;
             entry.source_notes = self.source.notes();
         }
-        for name in &found.missing {
+        let large = self.large(&found.missing, &discovered).await?;
+        for name in std::mem::take(&mut found.missing) {
             let reason = match before.get(&name.to_string()) {
                 _ if is_first => LoadReason::First,
                 None => LoadReason::Added,
                 Some(TableState::Loading { reason, .. }) => *reason,
                 Some(_) => LoadReason::Again,
             };
-            entry.tables.insert(name.to_string(), TableState::to_load(reason));
+            if large.contains(&name) {
+                let (state, to_begin) = self.to_load(&name, reason);
+                entry.tables.insert(name.to_string(), state);
+                found.to_begin.push(to_begin);
+            } else {
+                entry.tables.insert(name.to_string(), TableState::to_load(reason));
+                found.missing.push(name);
+            }
         }
         if durable.is_none() || taken || !loaded_now.is_empty() {
             // Before any table appears, so that a crash during the first load goes on from here.
