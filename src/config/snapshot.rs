@@ -33,12 +33,7 @@ pub struct Snapshot {
 
 impl Default for Snapshot {
     fn default() -> Self {
-        Self {
-            parallelism: 4,
-            chunk_rows: 100_000,
-            rows_per_second_max: 0,
-            during_snapshot: DuringSnapshot::default(),
-        }
+        Self { parallelism: 4, chunk_rows: 100_000, rows_per_second_max: 0, during_snapshot: DuringSnapshot::default() }
     }
 }
 

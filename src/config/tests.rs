@@ -309,7 +309,8 @@ fn problems_of_what_a_contract_says_about_values_have_file_line_and_key() {
         format!("schemas/a.toml:3: value_policy: is `epoch`; {policy}"),
         "schemas/a.toml:4: without_key: is `skip`; expected \"whole_row\" or \"append\"".to_owned(),
         "schemas/a.toml:5: types: is a text; expected a table, `[types]`".to_owned(),
-        "snapshot.during_snapshot: unknown value `hiden`; expected \"partial\" or \"hidden\"; did you mean `hidden`?".to_owned(),
+        "snapshot.during_snapshot: unknown value `hiden`; expected \"partial\" or \"hidden\"; did you mean `hidden`?"
+            .to_owned(),
         format!("schemas/a.toml:7: value_policies.day: is something else; {policy}"),
         format!("schemas/a.toml:8: value_policies.night: is something else; {policy}"),
     ];

@@ -5,8 +5,10 @@
 //! says that the table follows it. Whoever finds the entry without the table makes the table; whoever finds both goes on.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use futures::{StreamExt, stream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use super::super::commit::Committer;
 use super::super::telling::with_command;
@@ -187,20 +189,24 @@ impl<S: Source> SourceRun<S> {
         missing: &[TableName],
         discovered: &[TableSchema],
     ) -> Result<Vec<TableName>, Error> {
-        let asked = discovered.iter().filter(|schema| missing.contains(&schema.name) && has_key(schema)).map(
-            async |schema: &TableSchema| {
-                let first = self.source.next_chunk(schema, None, self.config.snapshot.chunk_rows).await;
-                (schema.name.clone(), first)
-            },
-        );
-        let asked: Vec<_> = stream::iter(asked).buffered(self.config.snapshot.parallelism).collect().await;
+        let limit = Arc::new(Semaphore::new(self.config.snapshot.parallelism));
+        let mut asked = JoinSet::new();
+        for schema in discovered.iter().filter(|schema| missing.contains(&schema.name) && has_key(schema)) {
+            let (source, schema, limit) = (self.source.clone(), schema.clone(), limit.clone());
+            let rows = self.config.snapshot.chunk_rows;
+            asked.spawn(async move {
+                let _permit = limit.acquire_owned().await;
+                let first = source.next_chunk(&schema, None, rows).await;
+                (schema.name, first)
+            });
+        }
         let mut large = Vec::new();
-        for (name, first) in asked {
-            match first {
-                Ok(chunk) => large.extend(chunk.to.is_some().then_some(name)),
+        while let Some(answer) = asked.join_next().await {
+            match answer? {
+                (name, Ok(chunk)) => large.extend(chunk.to.is_some().then_some(name)),
                 // Whoever reads it finds that too, and stops the table.
-                Err(crate::source::Error::Table { .. }) => {}
-                Err(error) => return Err(error.into()),
+                (_, Err(crate::source::Error::Table { .. })) => {}
+                (_, Err(error)) => return Err(error.into()),
             }
         }
         Ok(large)

@@ -52,8 +52,6 @@ mod visibility;
 mod wire;
 mod xid;
 
-use std::sync::Arc;
-
 use tokio::sync::mpsc;
 
 use crate::config::{Contracts, SourceConfig};
