@@ -21,6 +21,8 @@ pub struct Wanted {
     pub source: String,
     /// By `database.table` or `schema.table`.
     pub tables: Vec<String>,
+    /// They are all that the source has.
+    pub all: bool,
 }
 
 /// How a table stands whose load somebody asked for.
@@ -61,7 +63,8 @@ pub async fn named(config: &Config, names: &[String]) -> Result<Vec<Wanted>, Rep
             tables.push(table);
         }
     }
-    Ok(wanted.into_iter().map(|(source, tables)| Wanted { source: source.to_owned(), tables }).collect())
+    let wanted = wanted.into_iter().map(|(source, tables)| Wanted { source: source.to_owned(), tables, all: false });
+    Ok(wanted.collect())
 }
 
 /// All tables of a source.
@@ -72,7 +75,7 @@ pub async fn all_of(config: &Config, name: &str) -> Result<Vec<Wanted>, ReportEr
     if tables.is_empty() {
         return Err(question(format!("source `{name}` has no table that is captured")));
     }
-    Ok(vec![Wanted { source: source.name.clone(), tables }])
+    Ok(vec![Wanted { source: source.name.clone(), tables, all: true }])
 }
 
 async fn discovered(config: &Config, source: &SourceConfig) -> Result<Vec<TableSchema>, ReportError> {
@@ -131,7 +134,8 @@ impl Asking {
             let needed = match self.wish {
                 Wish::Resync => match state {
                     Some(state) if state.is_resync() => false,
-                    Some(TableState::Loading { .. }) => {
+                    // Where the position is lost, first loads begin once more too.
+                    Some(TableState::Loading { .. }) if !self.wanted.all => {
                         return Err(question(format!(
                             "{table} is being loaded for the first time: there is nothing to resync"
                         )));
@@ -221,7 +225,7 @@ fn load_report(source: &str, table: &str, state: Option<&TableState>, asked: boo
 pub async fn under_way(config: &Config, wish: Wish) -> Result<Vec<LoadReport>, ReportError> {
     let mut reports = Vec::new();
     for source in &config.sources {
-        let wanted = Wanted { source: source.name.clone(), tables: Vec::new() };
+        let wanted = Wanted { source: source.name.clone(), tables: Vec::new(), all: false };
         let asking = Asking::new(config, wanted, wish);
         let entry = asking.entry().await?;
         let taken = entry.as_ref().map_or(0, |entry| entry.requests_taken);

@@ -139,6 +139,8 @@ async fn killed_at_each_step(kind: Kind, during_snapshot: &str, steps: &[&str]) 
     let asked = case.resync("goods", &["--no-wait"]);
     assert_code(&asked, 2);
     assert!(text(&asked).contains("is being loaded for the first time"), "{}", text(&asked));
+    let cancelled = case.resync("goods", &["--cancel", "--no-wait"]);
+    assert_code(&cancelled, 2);
     case.lakeward.catch_up();
     assert_eq!(case.state("goods"), "streaming");
     case.assert_equal(&["goods", "other"]);
@@ -161,6 +163,24 @@ async fn killed_at_any_step_a_hidden_table_appears_whole(kind: Kind) {
     killed_at_each_step(kind, "hidden", &steps).await;
 }
 on_each!(killed_at_any_step_a_hidden_table_appears_whole);
+
+/// `lakeward resync --all` is the remedy where the log is lost: first loads that are under way begin once more with it.
+async fn all_begins_first_loads_once_more(kind: Kind) {
+    for during_snapshot in ["partial", "hidden"] {
+        let snapshot = format!("chunk_rows = 200\nduring_snapshot = \"{during_snapshot}\"");
+        let Some(mut case) = Case::new(kind, "all", &snapshot).await else { return };
+        wait_at(&mut case, "chunk.merged").kill();
+        assert_eq!(case.state("goods"), "loading");
+        let mut session = case.database.session().await;
+        session.run("DELETE FROM goods WHERE id < -100; UPDATE goods SET name = 'later' WHERE id < 0").await;
+        assert_code(&case.command(&["resync", "--all", "--source", "src", "--no-wait"]), 0);
+        case.lakeward.catch_up();
+        assert_eq!(case.state("goods"), "streaming");
+        case.assert_equal(&["goods", "other"]);
+        case.database.drop().await;
+    }
+}
+on_each!(all_begins_first_loads_once_more);
 
 /// A table that turns up is loaded like those that were there, and told of once, when it is whole; so is a hidden one, and one
 /// that was removed from the lake comes again.

@@ -89,12 +89,17 @@ impl<S: Source> SourceRun<S> {
         Ok(true)
     }
 
-    /// The table is to be built anew. One that is being loaded is on its way already.
+    /// The table is to be built anew. One that is being loaded again is on its way already; a first load begins once more.
     async fn begin_resync(&self, entry: &mut Entry, name: &TableName, id: uuid::Uuid) -> Result<(), Error> {
         let text = name.to_string();
         let state = entry.tables.get(&text);
-        if matches!(state, Some(TableState::Loading { .. })) {
+        if state.is_some_and(TableState::is_resync) {
             tracing::info!(source = self.name, table = text, "it is being loaded already");
+            return Ok(());
+        }
+        if let Some(TableState::Loading { reason, hidden: Some(_), .. }) = state {
+            let anew = TableState::to_load_hidden(*reason, id);
+            entry.tables.insert(text, anew);
             return Ok(());
         }
         let held = match Table::summary(&self.lake, &self.name, name).await {

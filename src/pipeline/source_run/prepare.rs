@@ -100,7 +100,7 @@ impl<S: Source> SourceRun<S> {
         let followed: Vec<TableName> =
             discovered.iter().map(|schema| &schema.name).filter(is_followed).cloned().collect();
         // Where all that is followed is loaded anew, nothing is needed of the log up to now.
-        let needs_nothing = found.open.is_empty() && !to_begin.is_empty();
+        let needs_nothing = found.open.is_empty() && (taken || !to_begin.is_empty());
         let from = match other_history {
             Some(expected) if !needs_nothing => {
                 return Err(crate::source::Error::OtherHistory { expected, found: identity.history }.into());
