@@ -53,6 +53,16 @@ impl Case {
         Some(Self { database, scratch, oracle, lakeward })
     }
 
+    /// The same with its tables in the lake, which were read in one piece.
+    pub async fn loaded(kind: Kind, test: &str, snapshot: &str) -> Option<Self> {
+        let mut case = Self::new(kind, test, "").await?;
+        case.lakeward.catch_up();
+        let path = case.scratch.path().join("config.toml");
+        let config = fs::read_to_string(&path).expect("it is there");
+        fs::write(&path, config.replace("[snapshot]\n", &format!("[snapshot]\n{snapshot}\n"))).expect("writable");
+        Some(case)
+    }
+
     pub fn lake(&self) -> PathBuf {
         self.scratch.path().join("lake/src")
     }
