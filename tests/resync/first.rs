@@ -58,7 +58,7 @@ async fn a_first_load_goes_on_beside_everything_else(kind: Kind) {
     let Some(mut reader) = Reader::start(None) else { return };
     let mut session = case.database.session().await;
     session.run("DELETE FROM goods WHERE id >= 900").await;
-    let writers = Writers::start(&case.database, 6, Duration::from_millis(100), 3).await;
+    let writers = Writers::start(&case.database, 6, Duration::from_millis(250), 3).await;
     let mut daemon = case.lakeward.start();
     daemon.wait_for_log("streaming");
     case.wait_for_state("other", "streaming", &daemon);
@@ -81,7 +81,7 @@ async fn a_first_load_goes_on_beside_everything_else(kind: Kind) {
             daemon.wait_for_log("first load goes on");
             killed = true;
         }
-        tokio::time::sleep(Duration::from_millis(1500)).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
     }
     let transactions = writers.stop().await;
     let (status, log) = daemon.terminate();
