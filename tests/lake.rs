@@ -247,7 +247,7 @@ async fn an_entry_that_a_listing_lacks_is_looked_for_again() {
     let load = FirstLoad::begin(&lake, "booking", schema.clone(), "pg:0/1".into()).expect("an empty folder");
     let mut table = load.commit().await.expect("created");
     for id in 1..=2 {
-        let insert = Change { op: Op::Insert, id, status: "new".into(), note: None };
+        let insert = Change { op: Op::Insert, id, status: "new".into(), note: Some(None) };
         let changes = [TableChange::Rows(rows(&schema, &[insert]))];
         table.apply(&changes, format!("pg:0/{}", id + 1).as_str()).await.expect("applied");
     }
