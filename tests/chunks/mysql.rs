@@ -311,7 +311,7 @@ async fn a_load_begins_with_the_definition_of_its_position() {
         let source = Arc::new(source(port, "cdc", "chunks_begin", Contracts::default()));
         let name = TableName::new("chunks_begin", "goods");
         let altering = tokio::spawn(async move {
-            for round in 0..300 {
+            for round in 0..80 {
                 let change = if round % 2 == 0 { "ADD COLUMN w INT" } else { "DROP COLUMN w" };
                 run(&mut app, &format!("ALTER TABLE goods {change}")).await;
             }
