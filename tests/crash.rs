@@ -1,5 +1,6 @@
-//! G1: kill -9 at random moments under load. At the end source and lake are equal, no transaction was applied twice, and
-//! every Delta version ever visible holds whole transactions.
+//! G1: kill -9 at random moments under load, first loads in small chunks included. At the end source and lake are equal, no
+//! transaction was applied twice, and every Delta version ever visible holds whole transactions, from that on with which
+//! its load ended.
 
 mod support;
 
@@ -17,6 +18,8 @@ use support::oracle::{Oracle, Reader};
 use support::source::{Database, Kind};
 
 const KILLS: u32 = 50;
+/// So that the tables with rows at the start are loaded beside the stream.
+const CHUNK_ROWS: u32 = 100;
 /// Delta versions looked at one by one.
 const VERSIONS_READ: usize = 25;
 
@@ -26,7 +29,10 @@ async fn survives_kills(kind: Kind, seed: u64) {
     let scratch = Scratch::new("crash");
     load::create_tables(&database).await;
     std::fs::write(scratch.path().join("password"), "cdc\n").expect("writable");
-    let config = format!("[lake]\nurl = \"lake\"\n[commit]\ninterval_seconds = 1\n{}", database.source_toml());
+    let config = format!(
+        "[lake]\nurl = \"lake\"\n[commit]\ninterval_seconds = 1\n[snapshot]\nchunk_rows = {CHUNK_ROWS}\n{}",
+        database.source_toml()
+    );
     let mut lakeward = Lakeward::new(scratch.path(), &config);
     let mut random = StdRng::seed_from_u64(seed);
     let writers = Load::start(&database, 3, Duration::from_millis(15), seed).await;
@@ -51,13 +57,15 @@ async fn survives_kills(kind: Kind, seed: u64) {
     let audit = log_entries(&folder("audit"));
     assert_written_once(&audit, &mut reader, &folder("audit"));
     let versions = audit.len();
-    for version in spread(audit.len()) {
+    for version in whole_versions(&audit) {
         let sql =
             format!("SELECT count(*) FROM (SELECT writer, txn FROM t GROUP BY ALL HAVING count(*) <> {AUDIT_ROWS})");
         let torn = reader.rows(&folder("audit").display().to_string(), Some(version), &sql);
         assert_eq!(torn, [[json!(0)]], "version {version} of audit holds part of a transaction");
     }
-    for version in spread(log_entries(&folder("accounts")).len()) {
+    let accounts = log_entries(&folder("accounts"));
+    assert!(load_of(&accounts[0]).is_some(), "it has more rows than a chunk, and was not loaded beside the stream");
+    for version in whole_versions(&accounts) {
         let sum =
             reader.rows(&folder("accounts").display().to_string(), Some(version), "SELECT sum(balance)::BIGINT FROM t");
         assert_eq!(sum, [[json!(TOTAL)]], "version {version} of accounts holds part of a transaction");
@@ -75,29 +83,49 @@ fn log_entries(table: &Path) -> Vec<Vec<Value>> {
     entries
 }
 
-/// `audit` only grows, so a row written twice would show: as a second copy in the files ever added, or as a removal.
+fn note(actions: &[Value]) -> Option<&Value> {
+    actions.iter().find_map(|action| action.pointer("/commitInfo/lakeward"))
+}
+
+/// How far the table's load is in this version, while it is not whole.
+fn load_of(actions: &[Value]) -> Option<&Value> {
+    note(actions)?.get("load")
+}
+
+/// `audit` only grows, so a row written twice would show: as a second copy in the files ever added, or as a removal. What a
+/// chunk brings that the stream had brought is left out by a deletion vector that comes with the file.
 fn assert_written_once(entries: &[Vec<Value>], reader: &mut Reader, table: &Path) {
     let mut written = 0;
     let mut positions = HashSet::new();
-    for action in entries.iter().flatten() {
-        assert!(action.get("remove").is_none(), "audit only grows, yet a file was replaced: {action}");
-        if let Some(add) = action.get("add") {
-            let stats: Value = serde_json::from_str(add["stats"].as_str().expect("stats")).expect("JSON");
-            written += stats["numRecords"].as_i64().expect("a count");
+    let mut progress = None;
+    for actions in entries {
+        for action in actions {
+            assert!(action.get("remove").is_none(), "audit only grows, yet a file was replaced: {action}");
+            if let Some(add) = action.get("add") {
+                let stats: Value = serde_json::from_str(add["stats"].as_str().expect("stats")).expect("JSON");
+                written += stats["numRecords"].as_i64().expect("a count");
+                written -= add.pointer("/deletionVector/cardinality").map_or(0, |rows| rows.as_i64().expect("a count"));
+            }
         }
-        if let Some(info) = action.get("commitInfo") {
-            let position = info["lakeward"]["position"].as_str().expect("a position").to_owned();
-            assert!(positions.insert(position.clone()), "two commits say they hold {position}");
-        }
+        let note = note(actions).expect("every version is lakeward's");
+        let position = note["position"].as_str().expect("a position").to_owned();
+        // A chunk is merged at the position that the table has by then, and there a load ends; a batch has one of its own.
+        let load = load_of(actions).map(|load| (load["through"].clone(), load["rows"].clone()));
+        let of_load = progress != load || !actions.iter().any(|action| action.get("add").is_some());
+        progress = load;
+        assert!(positions.insert(position.clone()) || of_load, "two commits say they hold {position}");
     }
     let rows = reader.rows(&table.display().to_string(), None, "SELECT count(*) FROM t");
     assert_eq!(rows, [[json!(written)]], "rows written over all versions, against rows in the table");
 }
 
-/// Version numbers spread evenly over the table's life, first and last included.
-fn spread(count: usize) -> impl Iterator<Item = u64> {
-    let steps = count.min(VERSIONS_READ);
-    (0..steps).map(move |step| ((count - 1) * step / steps.saturating_sub(1).max(1)) as u64)
+/// Version numbers spread evenly over the table's life since it is whole, first and last included.
+fn whole_versions(entries: &[Vec<Value>]) -> Vec<u64> {
+    let loading = entries.iter().take_while(|actions| load_of(actions).is_some()).count();
+    let later = &entries[loading..];
+    assert!(!later.is_empty() && later.iter().all(|actions| load_of(actions).is_none()), "a load ends once");
+    let steps = later.len().min(VERSIONS_READ);
+    (0..steps).map(|step| (loading + (later.len() - 1) * step / (steps - 1).max(1)) as u64).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

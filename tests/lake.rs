@@ -238,6 +238,31 @@ async fn a_second_writer_is_fenced_off() {
     assert_eq!((reopened.live_rows(), reopened.position()), (1, "pg:0/2"));
 }
 
+/// A listing of a folder is no snapshot of it: an entry that it lacks while the one after it is there makes no gap in the log.
+#[tokio::test]
+async fn an_entry_that_a_listing_lacks_is_looked_for_again() {
+    let scratch = Scratch::new("listing");
+    let lake = Lake::new(&Url::from_directory_path(scratch.path()).expect("absolute"), &BTreeMap::new());
+    let schema = schema(false);
+    let load = FirstLoad::begin(&lake, "booking", schema.clone(), "pg:0/1".into()).expect("an empty folder");
+    let mut table = load.commit().await.expect("created");
+    for id in 1..=2 {
+        let insert = Change { op: Op::Insert, id, status: "new".into(), note: Some(None) };
+        let changes = [TableChange::Rows(rows(&schema, &[insert]))];
+        table.apply(&changes, format!("pg:0/{}", id + 1).as_str()).await.expect("applied");
+    }
+    let log = lake.table_url("booking", &schema.name).to_file_path().expect("local").join("_delta_log");
+    let (entry, away) = (log.join(format!("{:020}.json", 1)), scratch.path().join("away"));
+    std::fs::rename(&entry, &away).expect("it is there");
+    let back = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(80));
+        std::fs::rename(&away, &entry).expect("it comes back");
+    });
+    let summary = Table::summary(&lake, "booking", &schema.name).await.expect("readable").expect("there");
+    back.join().expect("done");
+    assert_eq!((summary.version, summary.rows), (2, 2));
+}
+
 /// Delta's log cannot tell an empty partition value from NULL, so it is refused instead of changed.
 #[tokio::test(flavor = "multi_thread")]
 async fn empty_text_in_a_partition_column_is_refused() {

@@ -9,6 +9,7 @@ use super::loading::{self, requested};
 use super::output::Align::{Left, Right};
 use super::verify::Verify;
 use super::{Exit, load_config, output};
+use crate::config::Config;
 use crate::ledger::Wish;
 use crate::pipeline::load_request::{self, LoadReport};
 
@@ -51,13 +52,7 @@ impl Resync {
         }
         let config = load_config(path)?;
         if self.status {
-            let reports = load_request::under_way(&config).await?;
-            if self.json {
-                output::print_json(&reports)?;
-            } else {
-                output::print(&as_text(&reports))?;
-            }
-            return Ok(Exit::Ok);
+            return show_under_way(&config, Wish::Resync, self.json).await;
         }
         let wanted = match &self.source {
             Some(source) => load_request::all_of(&config, source).await,
@@ -73,10 +68,19 @@ impl Resync {
     }
 }
 
-pub(super) fn as_text(reports: &[LoadReport]) -> String {
-    if reports.is_empty() {
-        return "no resync is asked for or under way".to_owned();
+/// Prints the loads of a kind that are asked for or under way.
+pub(super) async fn show_under_way(config: &Config, wish: Wish, json: bool) -> anyhow::Result<Exit> {
+    let reports = load_request::under_way(config, wish).await?;
+    match (json, wish) {
+        (true, _) => output::print_json(&reports)?,
+        (false, Wish::Snapshot) if reports.is_empty() => output::print("no table is being loaded for the first time")?,
+        (false, _) if reports.is_empty() => output::print("no resync is asked for or under way")?,
+        (false, _) => output::print(&as_text(&reports))?,
     }
+    Ok(Exit::Ok)
+}
+
+pub(super) fn as_text(reports: &[LoadReport]) -> String {
     let header = [("SOURCE", Left), ("TABLE", Left), ("STATE", Left), ("ROWS", Right), ("OF ABOUT", Right)];
     let row = |report: &LoadReport| {
         vec![

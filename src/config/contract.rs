@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::ChangePolicies;
+use super::{ChangePolicies, DuringSnapshot};
 
 /// What becomes of a column's values that its lake type cannot hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,6 +48,7 @@ pub struct Contract {
     pub value_policy: ValuePolicy,
     pub value_policies: BTreeMap<String, ValuePolicy>,
     pub without_key: WithoutKey,
+    pub during_snapshot: Option<DuringSnapshot>,
     /// `[schema_changes]`
     pub schema_changes: ChangePolicies,
 }

@@ -35,7 +35,7 @@ pub(crate) use read_source::read_password_file;
 pub use read_source::{SourceUrl, default_server_id, default_slot, is_source_name};
 pub use secret::Secret;
 pub use selection::TableSelection;
-pub use snapshot::Snapshot;
+pub use snapshot::{DuringSnapshot, Snapshot};
 #[cfg(feature = "daemon")]
 pub use watch::Watch;
 
@@ -170,6 +170,12 @@ impl Config {
             Some(contract) => contract.schema_changes.or(&self.schema_changes),
             None => self.schema_changes.clone(),
         }
+    }
+
+    /// What readers see of a table while it is loaded for the first time.
+    pub fn during_snapshot(&self, source: &str, table: &str) -> DuringSnapshot {
+        let stated = self.contracts.get(source, table).and_then(|contract| contract.during_snapshot);
+        stated.unwrap_or(self.snapshot.during_snapshot)
     }
 }
 

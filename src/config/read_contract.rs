@@ -7,6 +7,7 @@ use super::change_policy::read_change_policies;
 use super::load::{parse, read_text};
 use super::problem::nearest;
 use super::reader::{Findings, Source, TableReader};
+use super::snapshot::read_during_snapshot;
 use super::{Contract, ValuePolicy, WithoutKey};
 
 const TABLE: &str = "database.table or schema.table";
@@ -110,6 +111,7 @@ fn read_contract(root: &TableReader, sources: &[&str]) -> Option<(Contract, Opti
                 WithoutKey::default()
             }
         });
+    let during_snapshot = read_during_snapshot(root);
     let schema_changes = read_change_policies(root);
     root.finish();
     let table = table?;
@@ -126,6 +128,7 @@ fn read_contract(root: &TableReader, sources: &[&str]) -> Option<(Contract, Opti
         value_policy,
         value_policies,
         without_key,
+        during_snapshot,
         schema_changes,
     };
     Some((contract, table.line))

@@ -4,12 +4,25 @@ use std::time::Duration;
 
 use super::reader::TableReader;
 
+/// Its key, in `[snapshot]` and in a contract.
+const DURING: &str = "during_snapshot";
+const DURING_WORDS: &str = "\"partial\" or \"hidden\"";
 const PARALLELISM: &str = "a number of chunks from 1 to 64";
 const CHUNK_ROWS: &str = "a number of rows from 1 to 10000000";
 const RATE: &str = "a number of rows a second; 0 for no limit";
 
 const RUNNING: &str = "a number of statements; 0 for no limit";
 const LAG: &str = "a number of seconds up to 86400; 0 for no limit";
+
+/// What readers see of a table with a key while it is loaded for the first time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DuringSnapshot {
+    /// The table, as far as it is loaded.
+    #[default]
+    Partial,
+    /// Nothing, until it is whole.
+    Hidden,
+}
 
 /// See the module text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +36,8 @@ pub struct Snapshot {
     pub running_max: u64,
     /// While the source's replication is further behind, no chunk is begun; zero: no limit.
     pub replica_lag_max: Duration,
+    /// For tables whose contracts say nothing.
+    pub during_snapshot: DuringSnapshot,
 }
 
 impl Default for Snapshot {
@@ -33,6 +48,7 @@ impl Default for Snapshot {
             rows_per_second_max: 0,
             running_max: 0,
             replica_lag_max: Duration::ZERO,
+            during_snapshot: DuringSnapshot::default(),
         }
     }
 }
@@ -47,7 +63,20 @@ pub(super) fn read_snapshot(root: &TableReader) -> Snapshot {
         rows_per_second_max: snapshot.integer("rows_per_second_max", 0..=u64::MAX, RATE).unwrap_or(0),
         running_max: snapshot.integer("running_max", 0..=u64::MAX, RUNNING).unwrap_or(0),
         replica_lag_max: Duration::from_secs(snapshot.integer("replica_lag_seconds_max", 0..=86_400, LAG).unwrap_or(0)),
+        during_snapshot: read_during_snapshot(&snapshot).unwrap_or_default(),
     };
     snapshot.finish();
     read
+}
+
+pub(super) fn read_during_snapshot(table: &TableReader) -> Option<DuringSnapshot> {
+    let found = table.text(DURING, DURING_WORDS)?;
+    match found.value.as_str() {
+        "partial" => Some(DuringSnapshot::Partial),
+        "hidden" => Some(DuringSnapshot::Hidden),
+        other => {
+            table.problem_near(DURING, other, DURING_WORDS, ["partial", "hidden"]);
+            None
+        }
+    }
 }

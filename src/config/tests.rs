@@ -98,6 +98,7 @@ fn every_key_is_read() {
             rows_per_second_max = 20_000
             running_max = 40
             replica_lag_seconds_max = 15
+            during_snapshot = "hidden"
             [[source]]
             name = "shop-eu"
             url = "postgresql://c%40dc@[::1]:6000/sh%20op"
@@ -127,6 +128,7 @@ fn every_key_is_read() {
             exclude = ["note"]
             owners = ["coupons@example.org"]
             description = "Every coupon ever issued."
+            during_snapshot = "partial"
             "#,
         ),
     ]);
@@ -155,14 +157,17 @@ fn every_key_is_read() {
     assert_eq!(contract.owners, ["coupons@example.org"]);
     assert_eq!(contract.description.as_deref(), Some("Every coupon ever issued."));
     assert!(config.contracts.get("shop-eu", "booking.coupons").is_none());
-    let expected = Snapshot {
+    let snapshot = Snapshot {
         parallelism: 8,
         chunk_rows: 500,
         rows_per_second_max: 20_000,
         running_max: 40,
         replica_lag_max: Duration::from_secs(15),
+        during_snapshot: DuringSnapshot::Hidden,
     };
-    assert_eq!(config.snapshot, expected);
+    assert_eq!(config.snapshot, snapshot);
+    assert_eq!(config.during_snapshot("shop-eu", "public.points"), DuringSnapshot::Hidden);
+    assert_eq!(config.during_snapshot("booking", "booking.coupons"), DuringSnapshot::Partial);
 }
 
 #[test]
@@ -304,13 +309,16 @@ fn problems_of_what_a_contract_says_about_values_have_file_line_and_key() {
         "table = \"booking.coupons\"\ntinyint1 = \"boolean\"\nvalue_policy = \"epoch\"\nwithout_key = \"skip\"\n\
          types = \"long\"\n[value_policies]\nday = \"nil\"\nnight = [1]\n",
     );
-    let problems = Folder::new(&[("config.toml", SMALLEST), contract]).problems();
+    let smallest = format!("{SMALLEST}[snapshot]\nduring_snapshot = \"hiden\"\n");
+    let problems = Folder::new(&[("config.toml", &smallest), contract]).problems();
     let policy = "expected \"null\", \"string\" or \"fail\"";
     let expected = [
         "schemas/a.toml:2: tinyint1: is `boolean`; expected \"bool\" or \"byte\"".to_owned(),
         format!("schemas/a.toml:3: value_policy: is `epoch`; {policy}"),
         "schemas/a.toml:4: without_key: is `skip`; expected \"whole_row\" or \"append\"".to_owned(),
         "schemas/a.toml:5: types: is a text; expected a table, `[types]`".to_owned(),
+        "snapshot.during_snapshot: unknown value `hiden`; expected \"partial\" or \"hidden\"; did you mean `hidden`?"
+            .to_owned(),
         format!("schemas/a.toml:7: value_policies.day: is something else; {policy}"),
         format!("schemas/a.toml:8: value_policies.night: is something else; {policy}"),
     ];

@@ -100,7 +100,8 @@ pub enum TableState {
     /// It is being loaded, or was when the process ended. How far that is, the table's own commits say.
     Loading {
         reason: LoadReason,
-        /// The load goes into a table of this id beside the one that readers see, which stands still until they change places.
+        /// The load goes into a table of this id that readers do not see, until it is whole. One that they see stands still
+        /// meanwhile.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         hidden: Option<Uuid>,
         /// The planner's estimate of its rows, and how many are loaded: for whoever watches.
@@ -112,7 +113,7 @@ pub enum TableState {
         /// where it stands.
         #[serde(default, skip_serializing_if = "is_false")]
         follows: bool,
-        /// What becomes of the table that readers see if the load is given up.
+        /// What becomes of the table that readers see if the load is given up; `None` where this is the table's first load.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         before: Option<Box<TableState>>,
     },
@@ -131,6 +132,11 @@ impl TableState {
     /// The beginning of a load, of which nothing is there yet.
     pub fn to_load(reason: LoadReason) -> Self {
         Self::Loading { reason, hidden: None, rows_estimate: None, rows: 0, follows: false, before: None }
+    }
+
+    /// The same, of a table that appears only when it is whole.
+    pub fn to_load_hidden(reason: LoadReason, id: Uuid) -> Self {
+        Self::Loading { reason, hidden: Some(id), rows_estimate: None, rows: 0, follows: false, before: None }
     }
 
     /// The beginning of a load beside the table that is there; `before` is what becomes of that if the load is given up.
@@ -182,7 +188,12 @@ impl TableState {
         }
     }
 
-    /// The id of the table that is being built beside the one that readers see.
+    /// Whether it is loaded anew beside the table that readers see.
+    pub fn is_resync(&self) -> bool {
+        matches!(self, Self::Loading { before: Some(_), .. })
+    }
+
+    /// The id of the table that is being built where readers do not see it.
     pub fn hidden(&self) -> Option<Uuid> {
         match self {
             Self::Loading { hidden, .. } => *hidden,

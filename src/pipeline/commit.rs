@@ -200,15 +200,19 @@ impl Committer {
     pub(super) fn stop(&mut self, table: &TableName, trouble: Trouble, position: String) {
         tracing::error!(source = self.source, %table, reason = trouble.text, "table stopped; the others go on");
         self.tables.remove(table);
+        self.abandon(table);
         // Readers see the one that was there before.
         let position = match self.entry.tables.get(&table.to_string()) {
-            Some(TableState::Loading { before: Some(before), hidden, .. }) => {
-                self.abandoned.extend(hidden.map(|id| (table.clone(), id)));
-                before.position().unwrap_or(&position).to_owned()
-            }
+            Some(TableState::Loading { before: Some(before), .. }) => before.position().unwrap_or(&position).to_owned(),
             _ => position,
         };
         self.entry.tables.insert(table.to_string(), TableState::Stopped { reason: trouble.text, position });
+    }
+
+    /// What was built of the table out of sight is not gone on with.
+    fn abandon(&mut self, table: &TableName) {
+        let hidden = self.entry.tables.get(&table.to_string()).and_then(TableState::hidden);
+        self.abandoned.extend(hidden.map(|id| (table.clone(), id)));
     }
 
     /// A table leaves the stream: what is told of it.
@@ -258,6 +262,7 @@ impl Committer {
             Left::Dropped { at } => {
                 tracing::warn!(source = self.source, %table, position, "table is gone at the source; the lake's stays");
                 self.tables.remove(&table);
+                self.abandon(&table);
                 self.entry.tables.insert(name, TableState::Dropped { position, at });
                 None
             }

@@ -21,6 +21,8 @@ pub struct Wanted {
     pub source: String,
     /// By `database.table` or `schema.table`.
     pub tables: Vec<String>,
+    /// They are all that the source has.
+    pub all: bool,
 }
 
 /// How a table stands whose load somebody asked for.
@@ -61,7 +63,8 @@ pub async fn named(config: &Config, names: &[String]) -> Result<Vec<Wanted>, Rep
             tables.push(table);
         }
     }
-    Ok(wanted.into_iter().map(|(source, tables)| Wanted { source: source.to_owned(), tables }).collect())
+    let wanted = wanted.into_iter().map(|(source, tables)| Wanted { source: source.to_owned(), tables, all: false });
+    Ok(wanted.collect())
 }
 
 /// All tables of a source.
@@ -72,7 +75,7 @@ pub async fn all_of(config: &Config, name: &str) -> Result<Vec<Wanted>, ReportEr
     if tables.is_empty() {
         return Err(question(format!("source `{name}` has no table that is captured")));
     }
-    Ok(vec![Wanted { source: source.name.clone(), tables }])
+    Ok(vec![Wanted { source: source.name.clone(), tables, all: true }])
 }
 
 async fn discovered(config: &Config, source: &SourceConfig) -> Result<Vec<TableSchema>, ReportError> {
@@ -114,7 +117,7 @@ impl Asking {
 
     /// Rows of a table are to be put right.
     pub fn repair(config: &Config, source: &str, table: &str, rows: WrongRows) -> Self {
-        let wanted = Wanted { source: source.to_owned(), tables: vec![table.to_owned()] };
+        let wanted = Wanted { source: source.to_owned(), tables: vec![table.to_owned()], all: false };
         Self { rows: Some(rows), ..Self::new(config, wanted, Wish::Repair) }
     }
 
@@ -139,11 +142,12 @@ impl Asking {
             let needed = match self.wish {
                 Wish::Resync => match state {
                     // One that is to begin later begins at once when a person asks.
-                    Some(TableState::Loading { hidden: Some(_), .. }) => {
+                    Some(state) if state.is_resync() => {
                         let begins = entry.as_ref().and_then(|entry| entry.reloads.waits_until(table, Utc::now()));
                         begins.is_some() && !is_asked
                     }
-                    Some(TableState::Loading { .. }) => {
+                    // Where the position is lost, first loads begin once more too.
+                    Some(TableState::Loading { .. }) if !self.wanted.all => {
                         return Err(question(format!(
                             "{table} is being loaded for the first time: there is nothing to resync"
                         )));
@@ -151,7 +155,7 @@ impl Asking {
                     _ => !is_asked,
                 },
                 Wish::Cancel => {
-                    let under_way = state.is_some_and(|state| state.hidden().is_some());
+                    let under_way = state.is_some_and(TableState::is_resync);
                     if !under_way && !is_asked {
                         return Err(question(format!("no resync of {table} is under way: there is nothing to cancel")));
                     }
@@ -232,23 +236,24 @@ fn load_report(source: &str, table: &str, state: Option<&TableState>, asked: boo
     }
 }
 
-/// Every resync that is asked for or under way.
-pub async fn under_way(config: &Config) -> Result<Vec<LoadReport>, ReportError> {
+/// Every load of a kind that is asked for or under way: resyncs, or first loads.
+pub async fn under_way(config: &Config, wish: Wish) -> Result<Vec<LoadReport>, ReportError> {
     let mut reports = Vec::new();
     for source in &config.sources {
-        let wanted = Wanted { source: source.name.clone(), tables: Vec::new() };
-        let asking = Asking::new(config, wanted, Wish::Resync);
+        let wanted = Wanted { source: source.name.clone(), tables: Vec::new(), all: false };
+        let asking = Asking::new(config, wanted, wish);
         let entry = asking.entry().await?;
         let taken = entry.as_ref().map_or(0, |entry| entry.requests_taken);
         let (open, _) = asking.requests()?.after(taken).await?;
         let mut tables: BTreeMap<String, bool> = BTreeMap::new();
         for (table, state) in entry.iter().flat_map(|entry| &entry.tables) {
-            if state.hidden().is_some() {
+            let loads = matches!(state, TableState::Loading { .. });
+            if loads && state.is_resync() == (wish == Wish::Resync) {
                 tables.insert(table.clone(), false);
             }
         }
         for table in open.iter().flat_map(|request| &request.tables) {
-            if asked_for(&open, table, Wish::Resync) {
+            if asked_for(&open, table, wish) {
                 tables.entry(table.clone()).or_insert(true);
             }
         }

@@ -184,19 +184,26 @@ impl Committer {
         self.stop_load(name, Trouble::of_text(format!("{why}; {RESYNC}"))).await
     }
 
-    /// A change that policy does not let through, for a table that is being built anew: its source has it already, so the
-    /// load begins once more, with the table as it is now.
+    /// A change that policy does not let through, for a table that is being built out of sight: its source has it already, so
+    /// the load begins once more, with the table as it is now.
     pub fn begin_load_anew(&mut self, name: &TableName, why: &str) -> bool {
-        let Some(TableState::Loading { hidden: Some(id), before: Some(before), .. }) =
+        let Some(TableState::Loading { reason, hidden: Some(id), before, .. }) =
             self.entry.tables.get(&name.to_string())
         else {
             return false;
         };
-        tracing::warn!(source = self.source, table = %name, why, "its columns changed while it was loaded again: the load \
+        tracing::warn!(source = self.source, table = %name, why, "its columns changed while it was loaded: the load \
             begins once more");
         self.abandoned.push((name.clone(), *id));
-        let before = TableState::clone(before);
-        self.load_anew(name, before);
+        match before.as_deref().cloned() {
+            Some(before) => self.load_anew(name, before),
+            None => {
+                let anew = TableState::to_load_hidden(*reason, uuid::Uuid::new_v4());
+                self.tables.remove(name);
+                self.entry.tables.insert(name.to_string(), anew);
+                self.begin_anew = Some(Utc::now());
+            }
+        }
         true
     }
 

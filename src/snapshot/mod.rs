@@ -1,8 +1,8 @@
 //! Tables that the lake does not have yet, or is to have anew.
 //!
 //! Those with a key are loaded in chunks while their changes come by the stream: see [`Loader`] and
-//! docs/decisions/011-loads-beside-the-stream.md. The others can't be merged by key: [`first_load`] reads them whole, each as of
-//! one exact log position, before the stream begins. There the source reads, [`FirstLoad`] writes; the channel between them
+//! docs/decisions/011-loads-beside-the-stream.md. The others can't be merged by key, and a table of less than a chunk need not
+//! be: [`first_load`] reads them whole, each as of one exact log position, before the stream begins. There the source reads, [`FirstLoad`] writes; the channel between them
 //! is bounded, so memory stays at a few batches. Such a table becomes visible when its last row is written. A crash or an
 //! error leaves the tables already complete, which the next start keeps, and nothing of the one under way.
 

@@ -235,8 +235,8 @@ pub trait Source: Send + Sync + 'static {
         out: mpsc::Sender<SnapshotEvent>,
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Where a load of each of `tables` begins: an exact hand-over, as [`Source::snapshot`] has it, but no row is read and
-    /// nothing stays open. Changes nothing.
+    /// Where a load of each of `tables` begins: a position of the log, and the table as it is defined there. No row is read
+    /// and nothing stays open; what is read later sees everything up to there once it is [`Source::visible`]. Changes nothing.
     fn begin_load(&self, tables: &[TableName]) -> impl Future<Output = Result<Vec<LoadStart>, Error>> + Send;
 
     /// Returns when everything in `position`, which has been in the log already, is visible to whatever is read from now on:

@@ -1,5 +1,6 @@
 //! MySQL and MariaDB.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use lakeward::config::{Contract, Contracts, DatabaseKind, Secret, SourceConfig, TableSelection, Tls};
@@ -8,10 +9,12 @@ use lakeward::source::mysql::MySqlSource;
 use lakeward::source::{Chunk, Error, Source};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, OptsBuilder};
+use tokio_util::sync::CancellationToken;
 
 use super::support::server::OwnServer;
 use super::support::setting;
 use super::support::source::Kind;
+use super::visibility::{Told, follow};
 use super::{chunks_are_the_snapshot, conditions_hold, read, rows, schema, snapshot, walk};
 
 pub const KINDS: [Kind; 2] = [Kind::MariaDb, Kind::MySql];
@@ -295,6 +298,38 @@ async fn a_table_that_changes_between_bounds_and_rows_is_read_as_it_is() {
         run(&mut app, "DROP TABLE goods").await;
         let error = read(&source, &name, &Chunk::default(), None).await.expect_err("gone");
         assert!(matches!(error, Error::Table { .. }), "{error}");
+    }
+}
+
+/// Columns come and go all the time: with another definition than that of its position, a change that comes by the log would
+/// drop a column that is not there, or add one that is, and the table would stop.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_begins_with_the_definition_of_its_position() {
+    for kind in KINDS {
+        let Some(port) = port(kind) else { continue };
+        let mut app = database(port, "chunks_begin").await;
+        run(&mut app, "CREATE TABLE goods (k BIGINT PRIMARY KEY, v INT)").await;
+        let source = Arc::new(source(port, "cdc", "chunks_begin", Contracts::default()));
+        let name = TableName::new("chunks_begin", "goods");
+        let altering = tokio::spawn(async move {
+            for round in 0..80 {
+                let change = if round % 2 == 0 { "ADD COLUMN w INT" } else { "DROP COLUMN w" };
+                run(&mut app, &format!("ALTER TABLE goods {change}")).await;
+            }
+        });
+        let mut both = [0, 0];
+        while !altering.is_finished() {
+            let start = source.begin_load(std::slice::from_ref(&name)).await.expect("a beginning").remove(0);
+            both[usize::from(start.schema.columns.len() == 3)] += 1;
+            let (told, stop) = (Told::default(), CancellationToken::new());
+            let stream = follow(&source, &start, &told, &stop);
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            stop.cancel();
+            stream.await.expect("the table does not stop");
+        }
+        altering.await.expect("alters");
+        assert!(both.iter().sum::<i32>() > 3, "too few beginnings to prove anything: {both:?}");
+        eprintln!("{kind:?}: begun without and with the column: {both:?}");
     }
 }
 

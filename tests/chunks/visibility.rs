@@ -24,17 +24,17 @@ use super::{mysql, read};
 const WRITERS: i64 = 6;
 const CHUNKS: usize = 25;
 
-type Ids = BTreeSet<i64>;
+pub type Ids = BTreeSet<i64>;
 
 /// What the log told so far: each boundary with the rows before it.
-type Told = Arc<Mutex<Vec<(Position, Ids)>>>;
+pub type Told = Arc<Mutex<Vec<(Position, Ids)>>>;
 
 fn ids(batch: &RecordBatch) -> impl Iterator<Item = i64> {
     batch.column(0).as_primitive::<Int64Type>().values().iter().copied()
 }
 
-/// Follows the table from where its load begins.
-fn follow<S: Source>(source: &Arc<S>, start: &LoadStart, told: &Told, stop: &CancellationToken) -> JoinHandle<()> {
+/// Follows the table from where its load begins; a table that stops is a panic.
+pub fn follow<S: Source>(source: &Arc<S>, start: &LoadStart, told: &Told, stop: &CancellationToken) -> JoinHandle<()> {
     let table = TableStart {
         schema: start.schema.clone(),
         position: start.position.clone(),

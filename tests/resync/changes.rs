@@ -8,7 +8,7 @@ use crate::{Case, assert_code, on_each};
 
 /// A load that takes a few seconds, and what is done to the table in the middle of it.
 async fn in_the_middle_of_a_load(kind: Kind, test: &str, statements: &[&str]) {
-    let Some(mut case) = Case::new(kind, test, "chunk_rows = 20\nrows_per_second_max = 300").await else { return };
+    let Some(mut case) = Case::loaded(kind, test, "chunk_rows = 20\nrows_per_second_max = 300").await else { return };
     let mut daemon = case.lakeward.start();
     daemon.wait_for_log("streaming");
     case.wait_for_state("goods", "streaming", &daemon);

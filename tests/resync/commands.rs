@@ -37,7 +37,9 @@ async fn what_can_not_be_loaded_again_is_refused_and_nothing_changes(kind: Kind)
 on_each!(what_can_not_be_loaded_again_is_refused_and_nothing_changes);
 
 async fn a_resync_is_joined_and_can_be_given_up(kind: Kind) {
-    let Some(mut case) = Case::new(kind, "joined", "chunk_rows = 20\nrows_per_second_max = 150").await else { return };
+    let Some(mut case) = Case::loaded(kind, "joined", "chunk_rows = 20\nrows_per_second_max = 150").await else {
+        return;
+    };
     let mut daemon = case.lakeward.start();
     daemon.wait_for_log("streaming");
     case.wait_for_state("goods", "streaming", &daemon);

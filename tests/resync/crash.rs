@@ -12,7 +12,7 @@ use crate::{Case, assert_code, on_each};
 const STEPS: [&str; 5] = ["chunk.staged", "chunk.merged", "load.finished", "swap.staged", "swap.committed"];
 
 async fn killed_at_any_step_it_ends_equal(kind: Kind) {
-    let Some(mut case) = Case::new(kind, "steps", "chunk_rows = 200").await else { return };
+    let Some(mut case) = Case::loaded(kind, "steps", "chunk_rows = 200").await else { return };
     case.lakeward.catch_up();
     let mut session = case.database.session().await;
     for (number, step) in STEPS.into_iter().enumerate() {
@@ -44,7 +44,7 @@ async fn killed_at_any_step_it_ends_equal(kind: Kind) {
 on_each!(killed_at_any_step_it_ends_equal);
 
 async fn killed_at_random_moments_it_ends_equal(kind: Kind) {
-    let Some(mut case) = Case::new(kind, "kills", "chunk_rows = 10\nparallelism = 3").await else { return };
+    let Some(mut case) = Case::loaded(kind, "kills", "chunk_rows = 10\nparallelism = 3").await else { return };
     case.lakeward.catch_up();
     let mut random = StdRng::seed_from_u64(7);
     let writers = Writers::start(&case.database, 6, Duration::from_millis(25), 2).await;

@@ -48,7 +48,7 @@ fn remove(add: &Value) -> Value {
 }
 
 async fn a_damaged_table_is_mended(kind: Kind) {
-    let Some(mut case) = Case::new(kind, "damage", "chunk_rows = 100").await else { return };
+    let Some(mut case) = Case::loaded(kind, "damage", "chunk_rows = 100").await else { return };
     let mut session = case.database.session().await;
     case.lakeward.catch_up();
     let folder = case.folder("goods");
@@ -130,7 +130,7 @@ on_each!(a_table_without_a_key_is_loaded_again_in_one_piece);
 /// The log after the lake's position is gone, and with it the changes of that time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_slot_is_got_over_by_a_resync_of_all_tables() {
-    let Some(mut case) = Case::new(Kind::Postgres, "slotless", "chunk_rows = 100").await else { return };
+    let Some(mut case) = Case::loaded(Kind::Postgres, "slotless", "chunk_rows = 100").await else { return };
     case.lakeward.catch_up();
     let mut admin = case.database.admin().await;
     let drop_slot = format!("SELECT pg_drop_replication_slot('{}')", case.database.name);

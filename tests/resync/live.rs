@@ -43,7 +43,7 @@ impl Watcher {
 
 /// `other` is followed all the while; after the load both are equal to their sources.
 async fn a_resync_goes_on_beside_everything_else(kind: Kind) {
-    let Some(mut case) = Case::new(kind, "live", "chunk_rows = 25\nparallelism = 3").await else { return };
+    let Some(mut case) = Case::loaded(kind, "live", "chunk_rows = 25\nparallelism = 3").await else { return };
     let Some(reader) = Reader::start(None) else { return };
     let mut daemon = case.lakeward.start();
     daemon.wait_for_log("streaming");

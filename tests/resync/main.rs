@@ -1,5 +1,5 @@
-//! Resyncs: a table is loaded anew, in many small chunks, beside the one that is there, while its source and everything else
-//! go on; then it takes that one's place.
+//! Loads in many small chunks, while the source and everything else go on. First loads, in the open or out of sight, and
+//! resyncs: a table is loaded anew beside the one that is there, and then takes that one's place.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -8,6 +8,7 @@ mod changes;
 mod commands;
 mod crash;
 mod damage;
+mod first;
 mod gate;
 mod live;
 mod writers;
@@ -55,6 +56,16 @@ impl Case {
         let mut session = database.session().await;
         fill(&mut session).await;
         Some(Self { database, scratch, oracle, lakeward })
+    }
+
+    /// The same with its tables in the lake, which were read in one piece.
+    pub async fn loaded(kind: Kind, test: &str, snapshot: &str) -> Option<Self> {
+        let mut case = Self::new(kind, test, "").await?;
+        case.lakeward.catch_up();
+        let path = case.scratch.path().join("config.toml");
+        let config = fs::read_to_string(&path).expect("it is there");
+        fs::write(&path, config.replace("[snapshot]\n", &format!("[snapshot]\n{snapshot}\n"))).expect("writable");
+        Some(case)
     }
 
     pub fn lake(&self) -> PathBuf {

@@ -1,5 +1,7 @@
 //! Reading a table's log: what it holds, without looking into its files.
 
+use std::time::Duration;
+
 use deltalake::DeltaTableError;
 use deltalake::kernel::Add;
 use deltalake::logstore::LogStoreRef;
@@ -7,9 +9,15 @@ use serde_json::Value;
 use url::Url;
 
 use super::super::commit::{self, CommitNote, app_id};
-use super::super::store::{Lake, unreachable};
+use super::super::store::{Lake, cause_text, unreachable};
 use super::super::{Error, delta_schema};
 use crate::schema::{Shape, TableName};
+
+/// A folder's listing is no snapshot of it: an entry that is written meanwhile may be missing where the one after it is not.
+/// That is how the kernel words it; the next listing has both.
+const GAP: &str = "found gap";
+const GAP_TRIES: u32 = 5;
+const GAP_PAUSE: Duration = Duration::from_millis(50);
 
 /// A table's log, read but not indexed.
 pub(in crate::lake) struct Loaded {
@@ -37,12 +45,22 @@ pub(in crate::lake) async fn load(
         finding,
         remedy: format!("{url} must hold only what lakeward writes: move what is there away"),
     };
-    let builder = lake.builder(url)?;
-    let builder = match version {
-        Some(version) => builder.with_version(version),
-        None => builder,
+    let mut tries = 0;
+    let read = loop {
+        let builder = lake.builder(url)?;
+        let builder = match version {
+            Some(version) => builder.with_version(version),
+            None => builder,
+        };
+        match builder.load().await {
+            Err(cause) if tries < GAP_TRIES && cause_text(&cause).contains(GAP) => {
+                tries += 1;
+                tokio::time::sleep(GAP_PAUSE).await;
+            }
+            read => break read,
+        }
     };
-    let table = match builder.load().await {
+    let table = match read {
         Ok(table) => table,
         Err(DeltaTableError::NotATable(_)) => return Ok(None),
         Err(cause) => {

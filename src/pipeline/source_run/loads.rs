@@ -5,6 +5,10 @@
 //! says that the table follows it. Whoever finds the entry without the table makes the table; whoever finds both goes on.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use chrono::{DateTime, Utc};
 
@@ -13,6 +17,7 @@ use super::super::telling::with_command;
 use super::super::{Error, table_name};
 use super::prepare::Found;
 use super::{SourceRun, parse_position};
+use crate::config::DuringSnapshot;
 use crate::lake::{LoadNote, Place, Table};
 use crate::ledger::{Entry, History, LoadReason, Requests, TableState, Wish};
 use crate::schema::{RESYNC, RowIdentity, TableName, TableSchema};
@@ -44,7 +49,7 @@ impl<S: Source> SourceRun<S> {
                 Some(TableState::Loading { rows_estimate, .. }) => *rows_estimate,
                 _ => None,
             };
-            loader.add(table, estimate, state.is_some_and(|state| state.hidden().is_some()));
+            loader.add(table, estimate, state.is_some_and(TableState::is_resync));
         }
         Ok(loader)
     }
@@ -108,13 +113,18 @@ impl<S: Source> SourceRun<S> {
         Ok(true)
     }
 
-    /// The table is to be built anew. One that is being loaded is on its way already.
+    /// The table is to be built anew. One that is being loaded again is on its way already; a first load begins once more.
     async fn begin_resync(&self, entry: &mut Entry, name: &TableName, id: uuid::Uuid) -> Result<(), Error> {
         let text = name.to_string();
         entry.reloads.forget(&text);
         let state = entry.tables.get(&text);
-        if matches!(state, Some(TableState::Loading { .. })) {
+        if state.is_some_and(TableState::is_resync) {
             tracing::info!(source = self.name, table = text, "it is being loaded already");
+            return Ok(());
+        }
+        if let Some(TableState::Loading { reason, hidden: Some(_), .. }) = state {
+            let anew = TableState::to_load_hidden(*reason, id);
+            entry.tables.insert(text, anew);
             return Ok(());
         }
         let held = match Table::summary(&self.lake, &self.name, name).await {
@@ -163,7 +173,7 @@ impl<S: Source> SourceRun<S> {
         }
     }
 
-    /// Finds a table that is, or is to be, built beside the one that readers see.
+    /// Finds a table that is, or is to be, built where readers do not see it.
     pub(super) async fn look_at_hidden(
         &self,
         name: &TableName,
@@ -195,7 +205,7 @@ impl<S: Source> SourceRun<S> {
                 None => found.to_begin.push(ToBegin { name: name.clone(), place: Place::Hidden(id) }),
             },
             None => {
-                tracing::warn!(source = self.name, table = %name, "it is gone from the source: its resync is given up");
+                tracing::warn!(source = self.name, table = %name, "it is gone from the source: its load is given up");
                 if let TableState::Loading { before: Some(before), .. } = state {
                     found.states.insert(name.to_string(), TableState::clone(before));
                 }
@@ -204,7 +214,50 @@ impl<S: Source> SourceRun<S> {
         Ok(())
     }
 
-    /// Puts a table that is whole in the place of the one that readers see.
+    /// Those of the missing tables that are loaded in chunks beside the stream: they have a key, and at least as many rows as a
+    /// chunk. What is less than a chunk is as soon read in one piece, with one commit. Estimates would not do: they can be
+    /// missing, or off by any factor.
+    pub(super) async fn large(
+        &self,
+        missing: &[TableName],
+        discovered: &[TableSchema],
+    ) -> Result<Vec<TableName>, Error> {
+        let limit = Arc::new(Semaphore::new(self.config.snapshot.parallelism));
+        let mut asked = JoinSet::new();
+        for schema in discovered.iter().filter(|schema| missing.contains(&schema.name) && has_key(schema)) {
+            let (source, schema, limit) = (self.source.clone(), schema.clone(), limit.clone());
+            let rows = self.config.snapshot.chunk_rows;
+            asked.spawn(async move {
+                let _permit = limit.acquire_owned().await;
+                let first = source.next_chunk(&schema, None, rows).await;
+                (schema.name, first)
+            });
+        }
+        let mut large = Vec::new();
+        while let Some(answer) = asked.join_next().await {
+            match answer? {
+                (name, Ok(chunk)) => large.extend(chunk.to.is_some().then_some(name)),
+                // Whoever reads it finds that too, and stops the table.
+                (_, Err(crate::source::Error::Table { .. })) => {}
+                (_, Err(error)) => return Err(error.into()),
+            }
+        }
+        Ok(large)
+    }
+
+    /// How the first load of a large table begins.
+    pub(super) fn to_load(&self, name: &TableName, reason: LoadReason) -> (TableState, ToBegin) {
+        let (state, place) = match self.config.during_snapshot(&self.name, &name.to_string()) {
+            DuringSnapshot::Partial => (TableState::to_load(reason), Place::Open),
+            DuringSnapshot::Hidden => {
+                let id = uuid::Uuid::new_v4();
+                (TableState::to_load_hidden(reason, id), Place::Hidden(id))
+            }
+        };
+        (state, ToBegin { name: name.clone(), place })
+    }
+
+    /// Puts a table that is whole in the place of the one that readers see, if there is one.
     pub(super) async fn swap(&self, hidden: Table) -> Result<Table, Error> {
         let main = Table::open_to_replace(&self.lake, &self.name, hidden.name()).await?;
         let position = hidden.position().to_owned();
@@ -272,6 +325,7 @@ impl<S: Source> SourceRun<S> {
         let position = start.position.to_string();
         match Table::create(&self.lake, &self.name, start.schema, position, note, place).await {
             Ok(table) => {
+                crate::lake::reached("load.begun").await;
                 // A table loaded anew starts its counters anew.
                 entry.values.remove(&name.to_string());
                 if let Some(TableState::Loading { rows_estimate, .. }) = entry.tables.get_mut(&name.to_string()) {
@@ -319,6 +373,10 @@ impl Found {
     }
 }
 
+fn has_key(schema: &TableSchema) -> bool {
+    schema.identity == RowIdentity::Key && !schema.key.is_empty()
+}
+
 /// Which tables are loaded in chunks, and which in one piece: those without a key can't be merged by it.
 pub(super) fn in_chunks(
     to_begin: Vec<ToBegin>,
@@ -328,7 +386,7 @@ pub(super) fn in_chunks(
     let mut chunked = Vec::new();
     for one in to_begin {
         let schema = discovered.iter().find(|schema| schema.name == one.name);
-        let keyless = schema.is_some_and(|schema| schema.identity != RowIdentity::Key || schema.key.is_empty());
+        let keyless = schema.is_some_and(|schema| !has_key(schema));
         match one.place {
             Place::Hidden(id) if keyless => drop(whole.insert(one.name, id)),
             _ => chunked.push(one),

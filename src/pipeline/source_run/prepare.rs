@@ -107,7 +107,7 @@ impl<S: Source> SourceRun<S> {
             return Err(Error::LedgerGone { tables: tables.join(", ") });
         }
         // Before anything is written.
-        let is_needed = !found.open.is_empty() || found.to_begin.is_empty();
+        let is_needed = !found.open.is_empty() || !taken && found.to_begin.is_empty();
         if let Some(error) = lost.take_if(|error| is_needed && !self.loads_anew_after(error)) {
             return Err(error.into());
         }
@@ -118,7 +118,7 @@ impl<S: Source> SourceRun<S> {
         }
         let followed = found.followed(&discovered);
         // Where all that is followed is loaded anew, nothing is needed of the log up to now.
-        let needs_nothing = found.open.is_empty() && !found.to_begin.is_empty();
+        let needs_nothing = found.open.is_empty() && (taken || !found.to_begin.is_empty());
         let seen_lost = durable.clone().zip(locked(&self.lost).take());
         let from = match (other_history, lost, seen_lost) {
             (Some(expected), ..) => {
@@ -158,14 +158,22 @@ impl<S: Source> SourceRun<S> {
             self.source.observe(&loaded_now).await?;
             entry.source_notes = self.source.notes();
         }
-        for name in &found.missing {
+        let large = self.large(&found.missing, &discovered).await?;
+        for name in std::mem::take(&mut found.missing) {
             let reason = match before.get(&name.to_string()) {
                 _ if is_first => LoadReason::First,
                 None => LoadReason::Added,
                 Some(TableState::Loading { reason, .. }) => *reason,
                 Some(_) => LoadReason::Again,
             };
-            entry.tables.insert(name.to_string(), TableState::to_load(reason));
+            if large.contains(&name) {
+                let (state, to_begin) = self.to_load(&name, reason);
+                entry.tables.insert(name.to_string(), state);
+                found.to_begin.push(to_begin);
+            } else {
+                entry.tables.insert(name.to_string(), TableState::to_load(reason));
+                found.missing.push(name);
+            }
         }
         if durable.is_none() || taken || !loaded_now.is_empty() {
             // Before any table appears, so that a crash during the first load goes on from here.

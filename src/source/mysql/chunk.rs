@@ -138,7 +138,7 @@ async fn attempt(
 }
 
 /// Opens the table, so that it stays as it is.
-async fn touch(session: &mut Session, table: &TableName) -> Result<(), Interruption> {
+pub async fn touch(session: &mut Session, table: &TableName) -> Result<(), Interruption> {
     let statement = format!("SELECT 1 FROM {} LIMIT 1", named(table));
     match session.conn.query_drop(&statement).await {
         Ok(()) => Ok(()),

@@ -5,7 +5,7 @@
 //! [`value`]) and the last step, [`cell`], that [`snapshot`] shares, so that a value read and a value streamed are the same bytes. The server is told
 //! nothing about what is durable: binlogs are kept by time, not by readers.
 //!
-//! The way of a load: [`snapshot`] says where it begins, [`visibility`] when chunks may be opened, [`chunk`] reads them between
+//! The way of a load: [`hand_over`] says where it begins (where it is read in one piece, [`snapshot`]), [`visibility`] when chunks may be opened, [`chunk`] reads them between
 //! bounds of the [`key`].
 
 mod catalog;
@@ -25,6 +25,7 @@ mod flavor;
 mod foretell;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod hand_over;
 mod image;
 mod json;
 mod key;
@@ -52,13 +53,12 @@ mod visibility;
 mod wire;
 mod xid;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use crate::config::{Contracts, SourceConfig};
-use crate::schema::{Layout, Shape, TableName, TableSchema};
+use crate::schema::{Shape, TableName, TableSchema};
 
 use super::{
     Chunk, ChunkEvent, ChunkRead, Error, Event, Foretold, Identity, KeyBound, LoadStart, LogState, Position, Problem,
@@ -175,19 +175,11 @@ impl Source for MySqlSource {
     }
 
     async fn begin_load(&self, tables: &[TableName]) -> Result<Vec<LoadStart>, Error> {
-        if tables.is_empty() {
-            return Ok(Vec::new());
+        let mut starts = Vec::with_capacity(tables.len());
+        for name in tables {
+            starts.push(hand_over::begin(&self.config, &self.contracts, name).await?);
         }
-        let mut opened = snapshot::open(&self.config, &self.contracts, tables).await?;
-        opened.session.execute("COMMIT").await?;
-        let position = opened.position;
-        let start = |(table, layout): (catalog::CatalogTable, Option<Layout>)| LoadStart {
-            schema: Arc::new(table.schema),
-            position: position.clone(),
-            layout: layout.map(Arc::new),
-            rows_estimate: table.rows_estimate,
-        };
-        Ok(opened.tables.into_iter().map(start).collect())
+        Ok(starts)
     }
 
     async fn visible(&self, position: &Position) -> Result<(), Error> {

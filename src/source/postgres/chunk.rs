@@ -98,6 +98,9 @@ pub async fn read(
     out: &mpsc::Sender<ChunkEvent>,
 ) -> Result<ChunkRead, Error> {
     let mut connection = open(config, name).await?;
+    // What the snapshot sees was written before this, so what others write while rows are read is not waited for: some of
+    // it may stay unflushed for long, such as what reading itself writes (hint bits, pruning).
+    let (_, inserted) = slot::log_ends(&mut connection).await?;
     let described = publication::described(&mut connection, config, std::slice::from_ref(name)).await?;
     let table = described.into_iter().next().ok_or_else(|| missing(name))?;
     let schema = table.contracted(config, contracts)?;
@@ -116,8 +119,8 @@ pub async fn read(
     let rows = Rows { config, table: &table, schema: schema.clone(), condition: all(conditions), filter, place: PLACE };
     let rows = rows.read(&mut connection, ChunkEvent::Rows, out).await?;
     execute(&mut connection, "COMMIT").await?;
-    // The end of the log on disk, for nothing else is sent; with every transaction that was visible to the snapshot.
-    let high = Position::Lsn(slot::log_end(&mut connection).await?);
+    // On disk, for nothing else is sent; with every transaction that was visible to the snapshot.
+    let high = Position::Lsn(slot::flushed(&mut connection, inserted).await?.min(inserted));
     Ok(ChunkRead { schema, high, rows })
 }
 

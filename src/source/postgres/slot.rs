@@ -232,9 +232,15 @@ pub fn slots_exhausted() -> Error {
 
 /// Up to where the server's log is on its disk, including every transaction that anybody can see now.
 pub async fn log_end(connection: &mut PgConnection) -> Result<u64, Error> {
+    let (_, inserted) = log_ends(connection).await?;
+    flushed(connection, inserted).await
+}
+
+/// Up to where the server's log is on its disk, including every transaction that could be seen when it was written up to
+/// `inserted`.
+pub async fn flushed(connection: &mut PgConnection, inserted: u64) -> Result<u64, Error> {
     // With synchronous_commit = off a transaction is visible up to a few hundred milliseconds before it is flushed,
     // and only flushed log is sent.
-    let (_, inserted) = log_ends(connection).await?;
     for _ in 0..20 {
         let (flushed, _) = log_ends(connection).await?;
         if flushed >= inserted {
