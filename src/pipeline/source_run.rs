@@ -343,6 +343,7 @@ impl<S: Source> SourceRun<S> {
             committing: None,
             loader,
             load_told: Instant::now(),
+            chunks_turn: false,
             durable,
             target,
             stream_stop,
