@@ -352,6 +352,7 @@ impl<S: Source> SourceRun<S> {
             loader,
             repairer,
             load_told: Instant::now(),
+            chunks_turn: false,
             durable,
             target,
             stream_stop,

@@ -58,6 +58,8 @@ pub(super) struct Loop<'a, S> {
     pub(super) repairer: Repairer<S>,
     /// When the ledger was last written to say how far loads are.
     pub(super) load_told: Instant,
+    /// After each batch it is the chunks' turn: where commits take longer than their interval, the next is always due.
+    pub(super) chunks_turn: bool,
     pub(super) durable: watch::Sender<Position>,
     pub(super) target: Option<Position>,
     pub(super) stream_stop: CancellationToken,
@@ -85,6 +87,9 @@ impl<S: Source> Loop<'_, S> {
             self.look_after_loads().await?;
             if !self.ending() {
                 self.loader.start();
+            }
+            if self.chunks_turn {
+                self.start_merge_if_ready();
             }
             self.start_commit_if_due();
             self.start_merge_if_ready();
@@ -317,6 +322,7 @@ impl<S: Source> Loop<'_, S> {
             self.gatherer.lost(&table);
             self.loader.forget(&table);
         }
+        self.chunks_turn = matches!(work, Work::Batch);
         match work {
             Work::Batch => self.last_ledger = Instant::now(),
             Work::Repair { void } => self.repairer.returned(void),
