@@ -192,8 +192,8 @@ impl Asking {
         let taken = entry.as_ref().map_or(0, |entry| entry.requests_taken);
         let (open, _) = self.requests()?.after(taken).await?;
         // Whatever the entry says is from before the request.
-        let repaired = |number: &u64| entry.as_ref().is_some_and(|entry| entry.repairs.contains(number));
-        let is_open = self.number.is_some_and(|number| taken < number || repaired(&number));
+        let is_repair_open = |number: &u64| entry.as_ref().is_some_and(|entry| entry.repairs.contains(number));
+        let is_open = self.number.is_some_and(|number| taken < number || is_repair_open(&number));
         let report = |table: &String| {
             let state = entry.as_ref().and_then(|entry| entry.tables.get(table));
             let asked = is_open || self.wish != Wish::Repair && asked_for(&open, table, self.wish);

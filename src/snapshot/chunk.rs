@@ -12,7 +12,7 @@ use super::Error;
 use super::throttle::Throttle;
 use crate::lake::{self, ChunkWriter, StagedChunk};
 use crate::schema::{Op, Shape, TableName, TableRows, TableSchema, ValueCounts};
-use crate::source::{Chunk, ChunkEvent, ChunkRows, Position, Source};
+use crate::source::{self, Chunk, ChunkEvent, ChunkRows, Position, Source};
 
 /// Batches between the reader and the writer.
 const CHANNEL_BATCHES: usize = 2;
@@ -83,6 +83,57 @@ async fn write(mut rows: ChunkRowsInShape<'_>, writer: &mut ChunkWriter) -> Resu
             InShape::OtherColumns(finding) => return Ok(Written::OtherColumns(finding)),
             InShape::End => return Ok(Written::Rows(values)),
         }
+    }
+}
+
+/// How chunks of a table are looked through, without being written.
+pub(super) struct ChunkReader<'a, S> {
+    pub source: &'a S,
+    pub table: &'a TableName,
+    pub shape: &'a Shape,
+    pub throttle: &'a Throttle,
+}
+
+/// What came of looking through one.
+pub(super) enum Reading {
+    Done {
+        high: Position,
+        rows: u64,
+    },
+    /// The source's table has other columns than the shape.
+    OtherColumns(String),
+}
+
+/// Rows that can't be arranged as the shape has them.
+pub(super) struct Misfit {
+    pub table: String,
+    pub cause: ArrowError,
+}
+
+impl<S: Source> ChunkReader<'_, S> {
+    /// Reads a chunk, or those of its rows that `filter` holds for, and hands them on.
+    pub async fn read<E: From<source::Error> + From<Misfit>>(
+        &self,
+        chunk: &Chunk,
+        filter: Option<&str>,
+        mut take: impl FnMut(&TableRows) -> Result<(), E>,
+    ) -> Result<Reading, E> {
+        let (sender, mut rows) = ChunkRowsInShape::new(self.shape, self.throttle);
+        let look = async move {
+            loop {
+                match rows.next().await.map_err(|cause| Misfit { table: self.table.to_string(), cause })? {
+                    InShape::Rows(rows) => take(&rows)?,
+                    InShape::OtherColumns(finding) => return Ok(Some(finding)),
+                    InShape::End => return Ok::<_, E>(None),
+                }
+            }
+        };
+        let (read, looked) = tokio::join!(self.source.read_chunk(self.table, chunk, filter, sender), look);
+        if let Some(difference) = looked? {
+            return Ok(Reading::OtherColumns(difference));
+        }
+        let read = read?;
+        Ok(Reading::Done { high: read.high, rows: read.rows })
     }
 }
 

@@ -27,6 +27,7 @@ use crate::lake::{self, FirstLoad, Lake, Table};
 use crate::ledger::{self, History, Version};
 use crate::schema::{Layout, TableName, ValueCounts};
 use crate::source::{self, Position, SnapshotEvent, Source, UnreadablePosition};
+use chunk::Misfit;
 use progress::Progress;
 
 /// Batches between the reader and the writer.
@@ -44,6 +45,12 @@ pub enum Error {
     Position(#[from] UnreadablePosition),
     #[error("a task of this process failed: {0}")]
     Task(tokio::task::JoinError),
+}
+
+impl From<Misfit> for Error {
+    fn from(Misfit { table, cause }: Misfit) -> Self {
+        Self::Lake(lake::Error::Arrow { table, source: cause })
+    }
 }
 
 impl Error {

@@ -14,11 +14,11 @@ use arrow::compute::filter_record_batch;
 use tokio::task::JoinSet;
 
 use super::Error;
-use super::chunk::{ChunkRowsInShape, InShape};
+use super::chunk::{ChunkReader, Reading};
 use super::throttle::Throttle;
 use crate::lake::{self, KeyHasher, Repair, Table};
 use crate::ledger::WrongRows;
-use crate::schema::{Shape, TableName, ValueCounts};
+use crate::schema::{Shape, TableName, TableRows, ValueCounts};
 use crate::source::{self, Chunk, Position, Source};
 
 /// Rows that are put right in one commit, in memory until then.
@@ -123,7 +123,11 @@ impl<S: Source> Repairer<S> {
 
     /// Whether nothing is left to do.
     pub fn is_done(&self) -> bool {
-        self.waiting.is_empty() && self.reading.is_empty() && self.staged.is_none() && self.away.is_none()
+        self.waiting.is_empty() && !self.is_busy()
+    }
+
+    fn is_busy(&self) -> bool {
+        !self.reading.is_empty() || self.staged.is_some() || self.away.is_some()
     }
 
     /// Requests that nothing comes of.
@@ -133,8 +137,7 @@ impl<S: Source> Repairer<S> {
 
     /// Begins the next one, if none is under way. `reached`: how far the tables are that stream.
     pub fn start(&mut self, tables: &mut HashMap<TableName, Table>, reached: &Position) -> Result<(), Error> {
-        let busy = !self.reading.is_empty() || self.staged.is_some() || self.away.is_some();
-        if busy || self.not_before.is_some_and(|at| Instant::now() < at) {
+        if self.is_busy() || self.not_before.is_some_and(|at| Instant::now() < at) {
             return Ok(());
         }
         let Some(job) = self.waiting.pop_front() else { return Ok(()) };
@@ -246,6 +249,7 @@ async fn read<S: Source>(
         source.visible(position).await?;
     }
     let arrow = |source| lake::Error::Arrow { table: job.table.to_string(), source };
+    let reader = ChunkReader { source, table: &job.table, shape, throttle };
     let hasher = KeyHasher::new(shape).map_err(arrow)?;
     let mut read = Read {
         repair: Repair { watch, rows: Vec::new(), extra: job.extra.clone() },
@@ -258,30 +262,21 @@ async fn read<S: Source>(
         // One that says nothing has no rows that could be wrong.
         read.chunks += 1;
         let Ok(chunk) = serde_json::from_str::<Chunk>(text) else { continue };
-        let (sender, mut rows) = ChunkRowsInShape::new(shape, throttle);
-        let keep = async {
-            loop {
-                match rows.next().await.map_err(arrow)? {
-                    InShape::Rows(rows) => {
-                        let names = hasher.names(&rows.rows).map_err(arrow)?;
-                        let wrong: Vec<bool> = names.iter().map(|name| job.names.contains(name)).collect();
-                        if wrong.contains(&true) {
-                            read.values.add(&rows.schema, &rows.unfaithful);
-                            let wrong = filter_record_batch(&rows.rows, &BooleanArray::from(wrong)).map_err(arrow)?;
-                            bytes += wrong.get_array_memory_size();
-                            read.repair.rows.push(wrong);
-                        }
-                    }
-                    InShape::OtherColumns(finding) => return Ok(Some(finding)),
-                    InShape::End => return Ok::<_, Error>(None),
-                }
+        let take = |rows: &TableRows| -> Result<(), Error> {
+            let names = hasher.names(&rows.rows).map_err(arrow)?;
+            let wrong: Vec<bool> = names.iter().map(|name| job.names.contains(name)).collect();
+            if wrong.contains(&true) {
+                read.values.add(&rows.schema, &rows.unfaithful);
+                let wrong = filter_record_batch(&rows.rows, &BooleanArray::from(wrong)).map_err(arrow)?;
+                bytes += wrong.get_array_memory_size();
+                read.repair.rows.push(wrong);
             }
+            Ok(())
         };
-        let (done, kept) = tokio::join!(source.read_chunk(&job.table, &chunk, None, sender), keep);
-        if let Some(finding) = kept? {
-            return Ok(Outcome::OtherColumns(finding));
+        match reader.read(&chunk, None, take).await? {
+            Reading::Done { high, .. } => read.highs.push(high),
+            Reading::OtherColumns(finding) => return Ok(Outcome::OtherColumns(finding)),
         }
-        read.highs.push(done?.high);
     }
     lake::reached("repair.read").await;
     Ok(Outcome::Read(read))

@@ -262,7 +262,7 @@ impl<S: Source> SourceRun<S> {
     /// latter may be gone by now, but the log tells of them up to that point.
     fn known(&self, discovered: &[TableSchema], entry: Option<&Entry>) -> Vec<TableName> {
         let mut known: Vec<TableName> = discovered.iter().map(|schema| schema.name.clone()).collect();
-        let selection = self.config.sources.iter().find(|source| source.name == self.name).map(|source| &source.tables);
+        let selection = self.source_config().map(|source| &source.tables);
         for table in entry.iter().flat_map(|entry| entry.tables.keys()) {
             let Some(name) = table_name(table).filter(|name| !known.contains(name)) else { continue };
             if selection.is_some_and(|selection| selection.selects(table)) {

@@ -41,7 +41,7 @@ impl<S: Source> SourceRun<S> {
         self.config.change_policies(&self.name, &table.to_string())
     }
 
-    fn source_config(&self) -> Option<&SourceConfig> {
+    pub(super) fn source_config(&self) -> Option<&SourceConfig> {
         self.config.sources.iter().find(|source| source.name == self.name)
     }
 

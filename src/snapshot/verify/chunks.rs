@@ -1,15 +1,10 @@
-//! The source's table in chunks, and reading one as rows of the lake.
+//! The source's table in chunks.
 
 use std::hash::{BuildHasher, RandomState};
 
-use arrow::array::RecordBatch;
-
-use super::super::chunk::{ChunkRowsInShape, InShape};
-use super::super::throttle::Throttle;
 use super::Error;
-use crate::lake;
-use crate::schema::{Shape, TableName, TableSchema};
-use crate::source::{self, Chunk, Position, Source};
+use crate::schema::TableSchema;
+use crate::source::{self, Chunk, Source};
 
 /// How often the list of chunks is begun anew.
 const LISTS_MAX: usize = 5;
@@ -52,44 +47,6 @@ pub fn pick(mut chunks: Vec<Chunk>, count: usize) -> Vec<Chunk> {
     }
     chunks.truncate(count);
     chunks
-}
-
-/// What came of reading a chunk.
-pub enum Reading {
-    Done {
-        high: Position,
-        rows: u64,
-    },
-    /// The source's table has other columns than the lake's.
-    OtherColumns(String),
-}
-
-/// Reads a chunk and hands its rows on in the lake's columns.
-pub async fn read<S: Source>(
-    source: &S,
-    table: &TableName,
-    chunk: &Chunk,
-    filter: Option<&str>,
-    shape: &Shape,
-    throttle: &Throttle,
-    mut take: impl FnMut(&RecordBatch) -> Result<(), lake::Error>,
-) -> Result<Reading, Error> {
-    let (sender, mut rows) = ChunkRowsInShape::new(shape, throttle);
-    let look = async move {
-        loop {
-            match rows.next().await.map_err(|cause| Error::Rows(table.to_string(), cause))? {
-                InShape::Rows(rows) => take(&rows.rows)?,
-                InShape::OtherColumns(finding) => return Ok(Some(finding)),
-                InShape::End => return Ok::<_, Error>(None),
-            }
-        }
-    };
-    let (read, looked) = tokio::join!(source.read_chunk(table, chunk, filter, sender), look);
-    if let Some(difference) = looked? {
-        return Ok(Reading::OtherColumns(difference));
-    }
-    let read = read?;
-    Ok(Reading::Done { high: read.high, rows: read.rows })
 }
 
 #[cfg(test)]

@@ -7,12 +7,12 @@ use arrow::compute::take_record_batch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use serde::Serialize;
 
+use super::super::chunk::ChunkReader;
 use super::super::throttle::Throttle;
 use super::Error;
-use super::chunks;
 use super::sight::Found;
 use crate::lake::{self, KeyMap, Picture};
-use crate::schema::TableName;
+use crate::schema::{TableName, TableRows};
 use crate::source::{Chunk, Source};
 
 /// Characters of a value that are told.
@@ -92,7 +92,7 @@ async fn source_rows<S: Source>(
     let unlimited = Throttle::new(0);
     for number in numbers {
         let Some(chunk) = chunks.get(number as usize) else { continue };
-        let take = |batch: &RecordBatch| -> Result<(), lake::Error> {
+        let take = |TableRows { rows: batch, .. }: &TableRows| -> Result<(), Error> {
             for (row, print) in picture.prints(batch)?.into_iter().enumerate() {
                 if wanted.contains_key(&print.key) {
                     // A copy, so that the batch need not stay.
@@ -104,7 +104,8 @@ async fn source_rows<S: Source>(
             Ok(())
         };
         // If the columns changed just now, the keys alone are told.
-        chunks::read(source, table, chunk, None, picture.shape(), &unlimited, take).await?;
+        let reader = ChunkReader { source, table, shape: picture.shape(), throttle: &unlimited };
+        reader.read(chunk, None, take).await?;
     }
     Ok(rows.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
 }

@@ -22,12 +22,12 @@ use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
 
+use super::chunk::{ChunkReader, Misfit, Reading};
 use super::throttle::Throttle;
 use crate::lake::{self, Lake, Picture};
 use crate::ledger::{self, WrongRows};
 use crate::schema::{RowIdentity, TableName};
 use crate::source::{self, Chunk, Position, Source, UnreadablePosition};
-use chunks::Reading;
 pub use detail::{ColumnDifference, Difference, KeyPart, Kind};
 pub use follow::Follower;
 use follow::Reached;
@@ -75,6 +75,12 @@ pub enum Error {
     /// Rows are different, which changes on their way may explain.
     #[error("{0}")]
     Behind(String),
+}
+
+impl From<Misfit> for Error {
+    fn from(Misfit { table, cause }: Misfit) -> Self {
+        Self::Rows(table, cause)
+    }
 }
 
 /// How to go about it.
@@ -372,12 +378,13 @@ impl<S: Source> Prover<'_, S> {
             let chunk = &chunks[number as usize];
             async move {
                 let filter = self.options.filter.as_deref();
-                let shape = self.picture.shape();
+                let (source, table, shape) = (self.source, self.table, self.picture.shape());
+                let reader = ChunkReader { source, table, shape, throttle: &self.throttle };
                 // Rows that were seen before a connection was lost were there, too.
                 again(|| {
-                    chunks::read(self.source, self.table, chunk, filter, shape, &self.throttle, move |rows| {
+                    reader.read(chunk, filter, move |rows| {
                         let mut sight = sight.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                        sight.take(&self.picture, number, rows)
+                        Ok::<_, Error>(sight.take(&self.picture, number, &rows.rows)?)
                     })
                 })
                 .await
