@@ -10,56 +10,15 @@ by a proxy in front of it. Both ways are the same daemon, by `[lake] column_spli
 every column of every row after each.
 """
 
-import argparse
-import json
 import os
-import platform
 import shutil
-import socket
-import statistics
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 
+import harness
+import proxy
 import pymysql
-
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-KEY = "S3RVER"
-
-
-class Proxy:
-    """Passes bytes on and counts them."""
-
-    def __init__(self, port):
-        self.target = ("127.0.0.1", port)
-        self.sent = self.received = 0
-        self.lock = threading.Lock()
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self.accept, daemon=True).start()
-
-    def accept(self):
-        while True:
-            client, _ = self.listener.accept()
-            server = socket.create_connection(self.target)
-            threading.Thread(target=self.relay, args=(client, server, "sent"), daemon=True).start()
-            threading.Thread(target=self.relay, args=(server, client, "received"), daemon=True).start()
-
-    def relay(self, source, target, counter):
-        try:
-            while block := source.recv(1 << 18):
-                target.sendall(block)
-                with self.lock:
-                    setattr(self, counter, getattr(self, counter) + len(block))
-        except OSError:
-            pass
-        for end in (source, target):
-            try:
-                end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
 
 
 class Bench:
@@ -67,7 +26,7 @@ class Bench:
         self.lakeward, self.rows, self.port, self.s3_port = lakeward, rows, port, s3_port
         self.name = f"bench_{os.getpid()}"
         self.connection = pymysql.connect(host="127.0.0.1", port=port, user="app", password="app", autocommit=True)
-        self.proxy = Proxy(s3_port)
+        self.proxy = proxy.Proxy(s3_port)
 
     def sql(self, *statements):
         with self.connection.cursor() as cursor:
@@ -89,49 +48,22 @@ class Bench:
     def run(self, config):
         """One `run --until-caught-up`: seconds of CPU and of the clock, bytes over the proxy."""
         self.proxy.sent = self.proxy.received = 0
-        started = time.monotonic()
-        process = subprocess.Popen([self.lakeward, "run", "--until-caught-up", "--config", config, "--log-level", "warn"],
-                                   stdout=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        if status != 0:
-            sys.exit(f"lakeward ended with {status}")
-        return {"cpu_seconds": usage.ru_utime + usage.ru_stime, "seconds": time.monotonic() - started,
-                "bytes_sent": self.proxy.sent, "bytes_received": self.proxy.received,
-                "peak_memory_mib": usage.ru_maxrss / 1024}
+        used = harness.timed([self.lakeward, "run", "--until-caught-up", "--config", config, "--log-level", "warn"],
+                             stdout=subprocess.DEVNULL)
+        return used | {"bytes_sent": self.proxy.sent, "bytes_received": self.proxy.received}
 
     def measure(self, splice, number):
         folder = tempfile.mkdtemp(prefix="lakeward-bench-")
         lake = f"s3://lake/{self.name}-{number}"
-        config = os.path.join(folder, "config.toml")
-        with open(os.path.join(folder, "password"), "w") as file:
-            file.write("cdc")
-        with open(config, "w") as file:
-            file.write(f"""[lake]
-url = "{lake}"
-column_splice = {"true" if splice else "false"}
-[lake.storage]
-aws_endpoint_url = "http://127.0.0.1:{self.proxy.port}"
-aws_allow_http = true
-aws_region = "us-east-1"
-aws_access_key_id = "{KEY}"
-aws_secret_access_key = "{KEY}"
-[[source]]
-name = "bench"
-password_file = "password"
-url = "mysql://cdc@127.0.0.1:{self.port}"
-tables = ["{self.name}.events"]
-server_id = 77002
-""")
+        at_store = proxy.lake_toml(lake, self.proxy.port, column_splice=splice)
+        source = f'url = "mysql://cdc@127.0.0.1:{self.port}"\ntables = ["{self.name}.events"]\nserver_id = 77002\n'
+        config = harness.configure(folder, source, lake=at_store)
         load = self.run(config)
         idle = self.run(config)
         self.sql("ALTER TABLE events ADD COLUMN tier INT NOT NULL DEFAULT 7")
         change = self.run(config)
-        compare = subprocess.run(
-            [sys.executable, f"{ROOT}/tests/oracle/compare.py", "--source", f"mysql://app:app@127.0.0.1:{self.port}/",
-             "--lake", f"{lake}/bench", "--table", f"{self.name}.events", "--s3-endpoint",
-             f"http://127.0.0.1:{self.s3_port}", "--s3-key", KEY, "--s3-secret", KEY])
-        if compare.returncode != 0:
-            sys.exit("source and lake differ: the figures mean nothing")
+        harness.compare(f"mysql://app:app@127.0.0.1:{self.port}/", f"{lake}/bench", f"{self.name}.events", "--s3-endpoint",
+                        f"http://127.0.0.1:{self.s3_port}", "--s3-key", proxy.KEY, "--s3-secret", proxy.KEY)
         self.sql("ALTER TABLE events DROP COLUMN tier")
         shutil.rmtree(folder)
         cost = {key: change[key] - idle[key] for key in ("cpu_seconds", "seconds", "bytes_sent", "bytes_received")}
@@ -139,17 +71,13 @@ server_id = 77002
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--lakeward", required=True)
-    parser.add_argument("--out", required=True)
+    parser = harness.parser(__doc__)
     parser.add_argument("--rows", type=int, default=5_000_000)
-    parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    ports = [os.environ.get(f"LAKEWARD_TEST_{kind}_PORT") for kind in ("MARIADB", "S3")]
+    ports = [harness.port(kind) for kind in ("mariadb", "s3")]
     if not all(ports):
-        print("SKIPPED add_column: needs MariaDB and S3", file=sys.stderr)
         return
-    bench = Bench(args.lakeward, args.rows, *map(int, ports))
+    bench = Bench(args.lakeward, args.rows, *ports)
     results = {}
     try:
         bench.fill()
@@ -158,16 +86,11 @@ def main():
                 results.setdefault(way, []).append(bench.measure(splice, f"{number}-{way}"))
     finally:
         bench.sql(f"DROP DATABASE IF EXISTS {bench.name}")
-    middle = {way: {key: statistics.median(sample["cost"][key] for sample in samples) for key in samples[0]["cost"]}
-              for way, samples in results.items()}
+    middle = {way: harness.medians([sample["cost"] for sample in samples]) for way, samples in results.items()}
     for way, cost in middle.items():
         print(f"{way:8} {cost['cpu_seconds']:8.2f} CPU-s {cost['seconds']:8.2f} s   "
               f"sent {cost['bytes_sent'] / 1e6:8.2f} MB   received {cost['bytes_received'] / 1e6:8.2f} MB")
-    machine = {"cpus": os.cpu_count(), "machine": platform.machine(), "kernel": platform.release()}
-    os.makedirs(os.path.dirname(args.out), exist_ok=True)
-    with open(args.out, "w") as file:
-        json.dump({"machine": machine, "rows": args.rows, "median_cost": middle, "samples": results}, file, indent=2)
-        file.write("\n")
+    harness.write(args.out, rows=args.rows, median_cost=middle, samples=results)
 
 
 if __name__ == "__main__":

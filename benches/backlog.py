@@ -10,26 +10,21 @@ same machine and the same backlog, one after the other:
   landed   `lakeward run --until-caught-up`: log to committed Delta table, process start and first connect included
 
 and source and lake are compared in every column of every row. Printed: medians over the rounds and landed/raw, the
-ratio that is comparable between machines. Peak memory is the process's VmHWM as the kernel gives it (ru_maxrss).
+ratio that is comparable between machines. Peak memory is the process's VmHWM as the kernel gives it.
 """
 
-import argparse
-import json
 import os
-import platform
 import shutil
-import statistics
 import subprocess
-import sys
 import tempfile
 import time
 
+import harness
 import psycopg
 import pymysql
 
 TRANSACTIONS = 500
 ROWS = 1000
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TABLE_SQL = """CREATE TABLE events (id BIGINT PRIMARY KEY, guest INT, room INT, price DECIMAL(12,2),
                note VARCHAR(60), at_time {timestamp})"""
 
@@ -155,11 +150,7 @@ class Postgres:
 
 def measure(source, lakeward, rounds):
     folder = tempfile.mkdtemp(prefix="lakeward-bench-")
-    config = os.path.join(folder, "config.toml")
-    with open(os.path.join(folder, "password"), "w") as file:
-        file.write("cdc")
-    with open(config, "w") as file:
-        file.write(f'[lake]\nurl = "lake"\n[[source]]\nname = "bench"\npassword_file = "password"\n{source.source_toml()}')
+    config = harness.configure(folder, source.source_toml())
     catch_up = [lakeward, "run", "--until-caught-up", "--config", config, "--log-level", "warn"]
     subprocess.run(catch_up, check=True, stdout=subprocess.DEVNULL)
     samples = []
@@ -167,41 +158,25 @@ def measure(source, lakeward, rounds):
         source.prepare_backlog()
         source.load(number * TRANSACTIONS * ROWS)
         raw = source.raw(folder)
-        started = time.monotonic()
-        process = subprocess.Popen(catch_up, stdout=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        landed = time.monotonic() - started
-        if status != 0:
-            sys.exit(f"lakeward ended with {status}")
-        samples.append({"raw_seconds": raw, "landed_seconds": landed,
-                        "cpu_seconds": usage.ru_utime + usage.ru_stime, "peak_memory_mib": usage.ru_maxrss / 1024})
-    compare = subprocess.run([sys.executable, f"{ROOT}/tests/oracle/compare.py", "--source", source.oracle_url,
-                              "--lake", f"{folder}/lake/bench", "--table", source.table])
-    if compare.returncode != 0:
-        sys.exit("source and lake differ: the figures mean nothing")
+        samples.append({"raw_seconds": raw} | harness.timed(catch_up, stdout=subprocess.DEVNULL))
+    harness.compare(source.oracle_url, f"{folder}/lake/bench", source.table)
     shutil.rmtree(folder)
     rows = TRANSACTIONS * ROWS
-    middle = {key: statistics.median(sample[key] for sample in samples) for key in samples[0]}
+    middle = harness.medians(samples)
     return {"kind": source.kind, "server": source.version, "rows": rows, "rounds": rounds, "samples": samples,
-            "raw_rows_per_second": rows / middle["raw_seconds"], "landed_rows_per_second": rows / middle["landed_seconds"],
-            "landed_to_raw": middle["raw_seconds"] / middle["landed_seconds"],
+            "raw_rows_per_second": rows / middle["raw_seconds"], "landed_rows_per_second": rows / middle["seconds"],
+            "landed_to_raw": middle["raw_seconds"] / middle["seconds"],
             "cpu_seconds_per_million_rows": middle["cpu_seconds"] / rows * 1e6, "peak_memory_mib": middle["peak_memory_mib"]}
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--lakeward", required=True)
-    parser.add_argument("--out", required=True)
-    parser.add_argument("--kinds", default="mariadb,mysql,postgres")
-    parser.add_argument("--rounds", type=int, default=3)
-    args = parser.parse_args()
+    args = harness.parser(__doc__, kinds="mariadb,mysql,postgres").parse_args()
     results = []
     for kind in args.kinds.split(","):
-        port = os.environ.get(f"LAKEWARD_TEST_{kind.upper()}_PORT")
+        port = harness.port(kind)
         if not port:
-            print(f"SKIPPED {kind}: no server", file=sys.stderr)
             continue
-        source = (Postgres if kind == "postgres" else MySql)(kind, int(port))
+        source = (Postgres if kind == "postgres" else MySql)(kind, port)
         try:
             result = measure(source, args.lakeward, args.rounds)
         finally:
@@ -210,11 +185,7 @@ def main():
         print(f"{kind:9} {result['server'][:24]:24} raw {result['raw_rows_per_second']:>10,.0f} rows/s   landed "
               f"{result['landed_rows_per_second']:>9,.0f} rows/s   landed/raw {result['landed_to_raw']:.3f}   "
               f"{result['cpu_seconds_per_million_rows']:.1f} CPU-s per M rows   peak {result['peak_memory_mib']:.0f} MiB")
-    machine = {"cpus": os.cpu_count(), "machine": platform.machine(), "kernel": platform.release()}
-    os.makedirs(os.path.dirname(args.out), exist_ok=True)
-    with open(args.out, "w") as file:
-        json.dump({"machine": machine, "transactions": TRANSACTIONS, "rows_per_transaction": ROWS, "results": results}, file, indent=2)
-        file.write("\n")
+    harness.write(args.out, transactions=TRANSACTIONS, rows_per_transaction=ROWS, results=results)
 
 
 if __name__ == "__main__":

@@ -16,21 +16,17 @@ each row's MD5 (its first 32 bits), computed by the source's SQL and by DuckDB; 
 The exit code is 1 when any of this fails.
 """
 
-import argparse
-import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 
+import harness
 import psycopg
 import pymysql
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, f"{ROOT}/tests/oracle")
+sys.path.insert(0, f"{harness.ROOT}/tests/oracle")
 import lake  # noqa: E402
 
 # README, "Memory".
@@ -133,49 +129,24 @@ def lake_checksum(url, columns):
                        f"FROM {lake.scan(url)}").fetchone()
 
 
-def peak_memory(process):
-    """Waits for the end. Its resource usage would count this process too, which it is made from."""
-    peak = 0
-    while True:
-        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-        if pid:
-            return peak / 1024, status, usage
-        try:
-            with open(f"/proc/{process.pid}/status") as lines:
-                found = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
-        except OSError:
-            found = []
-        peak = max([peak, *found])
-        time.sleep(0.02)
-
-
 def measure(source, name, statements, columns, args):
     """Runs one transaction on table `name`, lets lakeward catch up, and says how that went."""
     folder = tempfile.mkdtemp(prefix="lakeward-huge-", dir=args.folder)
     run = f"{source.name}_{name}"
-    config = os.path.join(folder, "config.toml")
-    with open(os.path.join(folder, "password"), "w") as file:
-        file.write("cdc")
-    with open(config, "w") as file:
-        file.write(f'[lake]\nurl = "lake"\n[memory]\nbudget = "{args.budget_mib}MiB"\nspill_dir = "spill"\n'
-                   f'[[source]]\nname = "{run}"\npassword_file = "password"\n{source.source_toml()}')
+    memory = f'[memory]\nbudget = "{args.budget_mib}MiB"\nspill_dir = "spill"'
+    config = harness.configure(folder, source.source_toml(), name=run, settings=memory)
     catch_up = [args.lakeward, "run", "--until-caught-up", "--config", config, "--log-level", "warn"]
     subprocess.run(catch_up, check=True, stdout=subprocess.DEVNULL)
     source.run("BEGIN", *statements, "COMMIT")
-    started = time.monotonic()
-    process = subprocess.Popen(catch_up, stdout=subprocess.DEVNULL)
-    peak, status, usage = peak_memory(process)
-    seconds = time.monotonic() - started
-    if status != 0:
-        sys.exit(f"lakeward ended with {status}")
+    used = harness.timed(catch_up, stdout=subprocess.DEVNULL)
+    peak = used["peak_memory_mib"]
     table = f"{folder}/lake/{run}/{source.schema}/{name}"
     commits = len([entry for entry in os.listdir(f"{table}/_delta_log") if entry.endswith(".json")]) - 1
     rows, wanted_bytes, wanted = source.checksum(name, columns)
     found = lake_checksum(table, columns)
     overhead = PROCESS_MIB + rows * INDEX_BYTES_PER_ROW / 2**20
     result = {"kind": source.kind, "server": source.version, "transaction": name, "rows": rows,
-              "bytes": int(wanted_bytes), "seconds": seconds,
-              "cpu_seconds": usage.ru_utime + usage.ru_stime, "peak_memory_mib": peak, "budget_mib": args.budget_mib,
+              "bytes": int(wanted_bytes), **used, "budget_mib": args.budget_mib,
               "stated_overhead_mib": overhead, "within": peak <= args.budget_mib + overhead,
               "equal": (rows, wanted_bytes, wanted) == tuple(found), "commits": commits,
               "left_on_disk": len(os.listdir(f"{folder}/spill")) if os.path.isdir(f"{folder}/spill") else 0}
@@ -199,22 +170,17 @@ def transactions(source, args):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--lakeward", required=True)
-    parser.add_argument("--out", required=True)
-    parser.add_argument("--kinds", default="mariadb,postgres")
+    parser = harness.parser(__doc__, kinds="mariadb,postgres", rounds=None)
     parser.add_argument("--budget-mib", type=int, default=512)
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--wide-mib", type=int, default=2048)
-    parser.add_argument("--folder", help="where lakes and waiting changes go; default: the system's for temporary files")
     args = parser.parse_args()
     results = []
     for kind in args.kinds.split(","):
-        port = os.environ.get(f"LAKEWARD_TEST_{kind.upper()}_PORT")
+        port = harness.port(kind)
         if not port:
-            print(f"SKIPPED {kind}: no server", file=sys.stderr)
             continue
-        source = (Postgres if kind == "postgres" else MySql)(int(port))
+        source = (Postgres if kind == "postgres" else MySql)(port)
         try:
             for result in transactions(source, args):
                 results.append(result)
@@ -226,11 +192,7 @@ def main():
                       f"{'ok' if good else 'FAILED'}", flush=True)
         finally:
             source.close()
-    machine = {"cpus": os.cpu_count(), "machine": platform.machine(), "kernel": platform.release()}
-    os.makedirs(os.path.dirname(args.out) or ".", exist_ok=True)
-    with open(args.out, "w") as file:
-        json.dump({"machine": machine, "results": results}, file, indent=2)
-        file.write("\n")
+    harness.write(args.out, results=results)
     good = [result["within"] and result["equal"] and result["commits"] == 1 for result in results]
     sys.exit(0 if good and all(good) else 1)
 

@@ -15,10 +15,7 @@ and in the end source and lake are compared in every column of every row by anot
 the ratio of the raw reading to each, which is comparable between machines. MB are those that the raw client received.
 """
 
-import argparse
-import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -27,7 +24,7 @@ import tempfile
 import time
 
 import backlog
-from huge_transaction import peak_memory
+import harness
 
 
 class MySql(backlog.MySql):
@@ -62,16 +59,6 @@ class Postgres(backlog.Postgres):
         return ["psql", "-X", "-q", self.url(self.name), "-c", "COPY (SELECT * FROM events) TO STDOUT (FORMAT binary)"]
 
 
-def timed(command, **options):
-    """Seconds, and what the process used."""
-    started = time.monotonic()
-    process = subprocess.Popen(command, **options)
-    peak, status, usage = peak_memory(process)
-    if status != 0:
-        sys.exit(f"{command} ended with {status}")
-    return {"seconds": time.monotonic() - started, "cpu_seconds": usage.ru_utime + usage.ru_stime, "peak_memory_mib": peak}
-
-
 def raw(source):
     started = time.monotonic()
     reader = subprocess.Popen(source.raw_command(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -89,16 +76,12 @@ def measure(source, args):
     samples = []
     for number in range(args.rounds):
         folder = tempfile.mkdtemp(prefix="lakeward-bench-", dir=args.folder)
-        config = os.path.join(folder, "config.toml")
-        with open(os.path.join(folder, "password"), "w") as file:
-            file.write("cdc")
-        with open(config, "w") as file:
-            file.write(f'[lake]\nurl = "lake"\n[[source]]\nname = "bench{number}"\npassword_file = "password"\n{source.source_toml()}')
+        config = harness.configure(folder, source.source_toml(), name=f"bench{number}")
         raw_seconds, raw_bytes = raw(source)
 
         def lakeward(*arguments):
             command = [args.lakeward, *arguments, "--config", config, "--log-level", "warn"]
-            return timed(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            return harness.timed(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
         samples.append({
             "raw": {"seconds": raw_seconds}, "bytes": raw_bytes,
@@ -107,10 +90,7 @@ def measure(source, args):
             "verify": lakeward("verify", source.table),
         })
         if number == args.rounds - 1:
-            compare = subprocess.run([sys.executable, f"{backlog.ROOT}/tests/oracle/compare.py", "--source", source.oracle_url,
-                                      "--lake", f"{folder}/lake/bench{number}", "--table", source.table])
-            if compare.returncode != 0:
-                sys.exit("source and lake differ: the figures mean nothing")
+            harness.compare(source.oracle_url, f"{folder}/lake/bench{number}", source.table)
         shutil.rmtree(folder)
         source.forget()
     raw_seconds = statistics.median(sample["raw"]["seconds"] for sample in samples)
@@ -118,7 +98,7 @@ def measure(source, args):
     result = {"kind": source.kind, "server": source.version, "rows": rows, "megabytes": megabytes, "rounds": args.rounds,
               "samples": samples, "raw_rows_per_second": rows / raw_seconds, "raw_megabytes_per_second": megabytes / raw_seconds}
     for what in ("load", "resync", "verify"):
-        middle = {key: statistics.median(sample[what][key] for sample in samples) for key in samples[0][what]}
+        middle = harness.medians([sample[what] for sample in samples])
         result[what] = {
             "rows_per_second": rows / middle["seconds"], "megabytes_per_second": megabytes / middle["seconds"],
             "to_raw": raw_seconds / middle["seconds"], "cpu_seconds_per_million_rows": middle["cpu_seconds"] / rows * 1e6,
@@ -128,21 +108,15 @@ def measure(source, args):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--lakeward", required=True)
-    parser.add_argument("--out", required=True)
-    parser.add_argument("--kinds", default="mariadb,mysql,postgres")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = harness.parser(__doc__, kinds="mariadb,mysql,postgres")
     parser.add_argument("--rows", type=int, default=2_000_000)
-    parser.add_argument("--folder", help="where the lake is made; the system's temporary folder")
     args = parser.parse_args()
     results = []
     for kind in args.kinds.split(","):
-        port = os.environ.get(f"LAKEWARD_TEST_{kind.upper()}_PORT")
+        port = harness.port(kind)
         if not port:
-            print(f"SKIPPED {kind}: no server", file=sys.stderr)
             continue
-        source = (Postgres if kind == "postgres" else MySql)(kind, int(port))
+        source = (Postgres if kind == "postgres" else MySql)(kind, port)
         try:
             result = measure(source, args)
         finally:
@@ -154,11 +128,7 @@ def main():
             of = result[what]
             print(f"{'':9} {what:8} {of['rows_per_second']:>10,.0f} rows/s {of['megabytes_per_second']:>6.0f} MB/s   to raw {of['to_raw']:.3f}"
                   f"   {of['cpu_seconds_per_million_rows']:.1f} CPU-s per M rows   peak {of['peak_memory_mib']:.0f} MiB")
-    machine = {"cpus": os.cpu_count(), "machine": platform.machine(), "kernel": platform.release()}
-    os.makedirs(os.path.dirname(args.out), exist_ok=True)
-    with open(args.out, "w") as file:
-        json.dump({"machine": machine, "results": results}, file, indent=2)
-        file.write("\n")
+    harness.write(args.out, results=results)
 
 
 if __name__ == "__main__":

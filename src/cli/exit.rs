@@ -181,7 +181,6 @@ impl From<&verify::Error> for Exit {
             Error::Ledger(error) => error.into(),
             Error::Position(_) => Self::LakeUnreachable,
             Error::Rows(..) => Self::Unexpected,
-            Error::Keyless(_) => Self::Configuration,
             Error::Unfit { .. } => Self::TableStopped,
             Error::Behind(_) => Self::Behind,
         }

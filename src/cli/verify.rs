@@ -11,7 +11,7 @@ use super::{Exit, load_config, loading, output};
 use crate::config::Config;
 use crate::pipeline::load_request::Asking;
 use crate::pipeline::verify::{self, Outcome, TableVerdict, VerifyRequest};
-use crate::snapshot::verify::{Difference, Error, Kind, Options, Proof};
+use crate::snapshot::verify::{Difference, Kind, Options, Proof};
 
 /// Rows of a table that are put right one by one.
 const REPAIRED_MAX: usize = 100_000;
@@ -95,7 +95,7 @@ impl Verify {
             }
             repaired = repair(&config, &request, &mut verdicts).await?;
         }
-        let exit = exit_of(&verdicts, !request.tables.is_empty());
+        let exit = exit_of(&verdicts);
         if self.json {
             let equal = verdicts.iter().all(|verdict| verdict.outcome == Outcome::Equal);
             output::print_json(&Answer { equal, exit_code: exit.code(), tables: &verdicts, repaired })?;
@@ -118,6 +118,13 @@ async fn repair(
         let Some(proof) = verdict.proof.as_mut().filter(|_| verdict.outcome == Outcome::Differs) else { continue };
         let name = format!("{}/{}", verdict.source, verdict.table);
         let wrong = std::mem::take(&mut proof.wrong);
+        if wrong.is_empty() {
+            output::complain(&format!(
+                "{name}: rows of a table without a key can't be put right one by one; load the table again: \
+                 `lakeward resync {name}`"
+            ));
+            continue;
+        }
         let rows = counted(wrong.len() as u64, "row");
         if wrong.len() > REPAIRED_MAX {
             let max = output::grouped(REPAIRED_MAX as u64);
@@ -141,10 +148,8 @@ async fn repair(
     Ok(before)
 }
 
-/// Tables without a key fail nobody who did not name them.
-fn exit_of(verdicts: &[TableVerdict], named: bool) -> Exit {
+fn exit_of(verdicts: &[TableVerdict]) -> Exit {
     Exit::most_urgent(verdicts.iter().map(|verdict| match (&verdict.error, verdict.outcome) {
-        (Some(Error::Keyless(_)), _) if !named => Exit::Ok,
         (Some(error), _) => error.into(),
         (None, Outcome::Differs) => Exit::Differ,
         (None, _) => Exit::Ok,
@@ -236,7 +241,7 @@ mod tests {
 
     use super::*;
     use crate::ledger::WrongRows;
-    use crate::snapshot::verify::{ColumnDifference, KeyPart};
+    use crate::snapshot::verify::{ColumnDifference, Error, KeyPart};
 
     fn proof() -> Proof {
         Proof {
@@ -274,10 +279,10 @@ mod tests {
             Difference { kind: Kind::Missing, key: key("6"), columns: vec![] },
         ];
         let differing = verdict(Proof { differing: 1, missing: 30, differences, unsettled: 1, ..proof() });
-        let without_key = TableVerdict {
+        let loading = TableVerdict {
             outcome: Outcome::NotCompared,
             proof: None,
-            error: Some(Error::Keyless("public.log".into())),
+            error: Some(Error::Unfit { table: "public.log".into(), why: "it is being loaded".into() }),
             ..verdict(proof())
         };
         let expected = "\
@@ -291,12 +296,13 @@ shop public.goods: differs: 1 row other in the lake, 30 rows missing in the lake
   differs  id = 5: `note` is a at the source and NULL in the lake
   missing  id = 6
   and 29 more";
-        let verdicts = [verdict(proof()), differing, without_key];
+        let verdicts = [verdict(proof()), differing, loading];
         assert_eq!(as_text(&verdicts[..2], &Options::default()), expected);
-        assert!(as_text(&verdicts[2..], &Options::default()).contains("not compared: table public.log has no key"));
-        assert_eq!(exit_of(&verdicts[..1], true), Exit::Ok);
-        assert_eq!(exit_of(&verdicts, false), Exit::Differ);
-        assert_eq!(exit_of(&verdicts, true), Exit::Configuration);
-        assert_eq!(exit_of(&verdicts[2..], false), Exit::Ok);
+        assert!(
+            as_text(&verdicts[2..], &Options::default()).contains("not compared: table public.log can't be compared")
+        );
+        assert_eq!(exit_of(&verdicts[..1]), Exit::Ok);
+        assert_eq!(exit_of(&verdicts[..2]), Exit::Differ);
+        assert_eq!(exit_of(&verdicts[2..]), Exit::TableStopped);
     }
 }

@@ -37,6 +37,8 @@ pub enum Ending {
     Touched(KeyHash),
     /// In a table with a key: no row is left under this one.
     Gone(KeyHash),
+    /// In a table without one: equal rows of this content were added and taken away, in whatever order.
+    Wavered(KeyHash),
 }
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -128,6 +130,8 @@ struct Bag {
     added: u32,
     /// Rows of the lake that the batch takes away.
     removed: u32,
+    /// There were more or fewer of them for a moment than the batch's end shows.
+    wavered: bool,
 }
 
 /// Bytes of memory that a pass needs for a key, at worst: just after its map has doubled.
@@ -156,14 +160,14 @@ impl Pass {
                 }
             }
             States::Bags(bags) => {
-                let bag = bags.entry(key).or_insert(Bag { top: NOTHING, added: 0, removed: 0 });
+                let bag = bags.entry(key).or_insert(Bag { top: NOTHING, added: 0, removed: 0, wavered: false });
                 match op {
                     Op::Insert | Op::Update | Op::UpdateNewKey => {
                         trail.note(row, bag.top);
                         bag.top = row;
                         bag.added += 1;
                     }
-                    Op::Delete | Op::UpdateOldKey if bag.added > 0 => bag.drop_top(trail),
+                    Op::Delete | Op::UpdateOldKey if bag.added > 0 => bag.cancel(trail),
                     Op::Delete | Op::UpdateOldKey => bag.removed += 1,
                 }
             }
@@ -194,7 +198,10 @@ impl Pass {
                     // Taken away first and added later: the lake's row stays instead.
                     while bag.added > 0 && bag.removed > 0 {
                         bag.removed -= 1;
-                        bag.drop_top(trail);
+                        bag.cancel(trail);
+                    }
+                    if bag.wavered {
+                        out(Ending::Wavered(key));
                     }
                     for number in held - bag.removed..held {
                         out(Ending::Touched(hasher.occurrence(key, number)));
@@ -211,6 +218,12 @@ impl Pass {
 }
 
 impl Bag {
+    /// A row that was added is taken away, or the other way round.
+    fn cancel(&mut self, trail: &Trail) {
+        self.wavered = true;
+        self.drop_top(trail);
+    }
+
     fn drop_top(&mut self, trail: &Trail) {
         self.top = match trail.earlier(self.top) {
             Earlier::Row(row) => row,
@@ -252,6 +265,7 @@ mod tests {
     struct Outcome {
         live: Vec<RowNumber>,
         touched: usize,
+        wavered: Vec<KeyHash>,
         trail: Trail,
     }
 
@@ -269,21 +283,24 @@ mod tests {
                 locator.insert(hasher.occurrence(key(*id), number), RowAddress { file: 0, row: 0 });
             }
         }
-        let mut outcome = Outcome { live: Vec::new(), touched: 0, trail: Trail::new(changes.len()) };
+        let mut outcome =
+            Outcome { live: Vec::new(), touched: 0, wavered: Vec::new(), trail: Trail::new(changes.len()) };
         check_key_changes(&changes.iter().map(|(op, _)| *op).collect::<Vec<_>>())?;
         for number in 0..passes {
             let mut pass = Pass::new(identity, false);
             for (row, (op, id)) in changes.iter().enumerate().filter(|(_, (_, id))| *id as usize % passes == number) {
                 pass.take(row as u32, key(*id), *op, &mut outcome.trail);
             }
-            let Outcome { live, touched, trail } = &mut outcome;
+            let Outcome { live, touched, wavered, trail } = &mut outcome;
             pass.finish(trail, &hasher, &locator, &mut |ending| match ending {
                 Ending::Live(row, _) => live.push(row),
                 Ending::Touched(_) => *touched += 1,
                 Ending::Gone(_) => {}
+                Ending::Wavered(key) => wavered.push(key),
             })?;
         }
         outcome.live.sort_unstable();
+        outcome.wavered.sort_unstable();
         Ok(outcome)
     }
 
@@ -368,6 +385,7 @@ mod tests {
         );
         let result = result.expect("the lake has two of each");
         assert_eq!((result.live, result.touched), (vec![0, 6, 7], 1));
+        assert_eq!(result.wavered, [key(1), key(2)]);
     }
 
     /// K-1

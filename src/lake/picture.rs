@@ -5,6 +5,8 @@
 //! stays at its place in its file until a commit changes it, so whatever has the same place before and after was the same
 //! at every version between the two.
 //!
+//! In a table without a key a row's key is all that it holds, and equal rows have the same; [`Picture::find`] is of no use then.
+//!
 //! Needs about 70 bytes of memory a row. Writes nothing.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -25,7 +27,7 @@ use super::row_hash::hash_rows;
 use super::store::unreachable;
 use super::table::{LoadedTable, find, load, read_deletion_vector};
 use super::{Error, Lake, commit, data_file};
-use crate::schema::{Column, Origin, Shape, TableName, TableSchema};
+use crate::schema::{Column, Origin, RowIdentity, Shape, TableName, TableSchema};
 
 /// Which commits may lie between two pictures; beyond that nothing is said of the rows.
 const COMMITS_MAX: u64 = 20_000;
@@ -57,6 +59,8 @@ struct PictureFile {
     deleted: RoaringTreemap,
     keys: Vec<KeyHash>,
     prints: Vec<u64>,
+    /// Of a table without a key: what commits call each row's content.
+    names: Vec<u64>,
 }
 
 /// A row as it is compared.
@@ -80,7 +84,8 @@ pub struct Since {
 }
 
 impl Since {
-    /// Whether a key that had no row before may have had one since; `name` as [`Picture::names`] has it.
+    /// Whether a key that had no row before may have had one since; `name` as [`Picture::names`] has it. In a table without a key:
+    /// whether there may have been other numbers of these rows, though none has gone.
     pub fn may_have_come(&self, key: KeyHash, name: u64) -> bool {
         self.unknown || self.vanished_unnamed || self.came.contains(&key) || self.vanished.contains(&name)
     }
@@ -96,7 +101,7 @@ impl Picture {
         let mut picture = Self {
             lake: lake.clone(),
             source: source.to_owned(),
-            hasher: KeyHasher::new(&shape).map_err(arrow)?,
+            hasher: KeyHasher::new(&told_apart(&shape)).map_err(arrow)?,
             url,
             log_store,
             shape,
@@ -188,6 +193,11 @@ impl Picture {
         Some(RowPrint { key: *file.keys.get(row)?, print: *file.prints.get(row)? })
     }
 
+    /// What commits call the content of a row of this version; of a table without a key.
+    pub fn name(&self, address: RowAddress) -> Option<u64> {
+        self.files.get(&address.file)?.names.get(address.row as usize).copied()
+    }
+
     /// The files of this version, with how many rows each has, and those that are gone.
     pub fn files(&self) -> BTreeMap<FileId, (u32, RoaringTreemap)> {
         let rows = |file: &PictureFile| u32::try_from(file.keys.len()).unwrap_or(u32::MAX);
@@ -238,7 +248,7 @@ impl Picture {
 
     /// The table has other columns: nothing known of its rows is of use.
     fn reshape(&mut self, shape: &Shape) -> Result<(), Error> {
-        self.hasher = self.hasher.of_shape(shape).map_err(|source| self.arrow(source))?;
+        self.hasher = self.hasher.of_shape(&told_apart(shape)).map_err(|source| self.arrow(source))?;
         self.shape = Arc::new(shape.clone());
         self.files.clear();
         self.ids.clear();
@@ -333,10 +343,13 @@ impl Picture {
         self.next_file += 1;
         let store = self.log_store.object_store(None);
         let columns: Vec<usize> = (0..self.schema().columns.len()).collect();
-        let (mut keys, mut prints) = (Vec::new(), Vec::new());
+        let (mut keys, mut prints, mut names) = (Vec::new(), Vec::new(), Vec::new());
         let shape = self.shape.clone();
         let mut stream = data_file::stream_columns(&store, &shape.lake, &add, &columns, None).await?;
         while let Some(batch) = stream.try_next().await? {
+            if shape.lake.identity != RowIdentity::Key {
+                names.extend(self.names(&batch)?);
+            }
             for RowPrint { key, print } in self.prints(&batch)? {
                 let row = keys.len() as u32;
                 keys.push(key);
@@ -348,7 +361,7 @@ impl Picture {
         }
         drop(stream);
         self.ids.insert(add.path.clone(), id);
-        self.files.insert(id, PictureFile { add, deleted, keys, prints });
+        self.files.insert(id, PictureFile { add, deleted, keys, prints, names });
         Ok(())
     }
 
@@ -364,6 +377,16 @@ impl Picture {
     fn arrow(&self, source: ArrowError) -> Error {
         Error::Arrow { table: self.shape.lake.name.to_string(), source }
     }
+}
+
+/// The shape by which rows are told apart here: where there is no key, by all that they hold.
+fn told_apart(shape: &Shape) -> Shape {
+    let mut shape = shape.clone();
+    if shape.lake.identity == RowIdentity::AppendOnly {
+        let lake = TableSchema { identity: RowIdentity::WholeRow, ..(*shape.lake).clone() };
+        shape.lake = Arc::new(lake);
+    }
+    shape
 }
 
 /// The columns that source and lake both have: what the source dropped and the lake keeps can't be compared.

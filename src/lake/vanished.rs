@@ -1,4 +1,5 @@
-//! Keys that came and went within one commit: no version of the table shows that they were ever there.
+//! Keys that came and went within one commit: no version of the table shows that they were ever there. In a table without a
+//! key a row's content is its key, and it is here if there were more or fewer such rows for a moment.
 //!
 //! A commit's note tells of them for whoever compares the table with its source: a row that the source had for a moment
 //! in between is not missing. A key is called by a hash that is the same in every process. Two keys of one name do no

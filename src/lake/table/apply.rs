@@ -180,7 +180,7 @@ impl View<'_> {
                         gone.push(key);
                     }
                 }
-                Ending::Gone(_) => {}
+                Ending::Gone(_) | Ending::Wavered(_) => {}
             }
         };
         pass.finish(&trail, self.hasher, self.locator, &mut end).map_err(|cause| self.misfit(&cause))?;
@@ -222,7 +222,7 @@ impl View<'_> {
                     Ending::Touched(key) => {
                         self.mark_dying(key, set.truncated, &mut dying);
                     }
-                    Ending::Gone(_) => {}
+                    Ending::Gone(_) | Ending::Wavered(_) => {}
                 }
             };
             pass.finish(&trail, self.hasher, self.locator, &mut end).map_err(|cause| self.misfit(&cause))?;
@@ -247,6 +247,7 @@ impl View<'_> {
                     traces.nowhere.add(key);
                 }
             }
+            Ending::Wavered(key) => traces.nowhere.add(key),
             Ending::Live(..) => {}
         }
     }

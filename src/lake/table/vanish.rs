@@ -1,4 +1,5 @@
-//! Which keys came and went within a batch, so that no version of the table will ever show them.
+//! Which keys came and went within a batch, so that no version of the table will ever show them. Of a table without a key:
+//! of which rows there were more or fewer for a moment.
 
 use std::collections::HashSet;
 
@@ -12,7 +13,7 @@ use super::super::vanished::{NAMES_MAX, Vanished};
 use super::View;
 use crate::schema::{Op, RowIdentity};
 
-/// Keys that end a batch without a row and have none in the lake either.
+/// Keys that end a batch without a row and have none in the lake either; or contents of rows that came and went.
 #[derive(Default)]
 pub(super) struct Nowhere {
     count: u64,
@@ -31,7 +32,7 @@ impl Nowhere {
 impl View<'_> {
     /// Gives the keys their names, if they are few.
     pub(super) async fn vanished(&self, set: &ChangeSet<'_>, nowhere: &Nowhere) -> Result<Option<Vanished>, Error> {
-        if self.schema.identity != RowIdentity::Key {
+        if self.schema.identity == RowIdentity::AppendOnly {
             return Ok(None);
         }
         if set.truncated {

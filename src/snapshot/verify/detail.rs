@@ -120,8 +120,10 @@ fn compare(
     let wrong = |cause| Error::Rows(table.to_string(), cause);
     let shape = picture.shape();
     let schema = &shape.lake;
+    let compared = lake::compared(shape);
     let mut key = Vec::new();
-    for &index in &schema.key {
+    // What has no key is told by all that it holds.
+    for &index in if schema.key.is_empty() { &compared } else { &schema.key } {
         let row = source.or(lake);
         let value = match row {
             Some(row) => text(row.column(index)).map_err(wrong)?,
@@ -131,7 +133,7 @@ fn compare(
     }
     let mut columns = Vec::new();
     if let (Some(source), Some(lake)) = (source, lake) {
-        for index in lake::compared(shape) {
+        for &index in &compared {
             let (here, there) = (source.column(index), lake.column(index));
             if !picture.same_value(index, here, there)? {
                 let column = schema.columns[index].name.clone();

@@ -9,10 +9,12 @@
 //!
 //! Takes no lease and no lock, writes nothing.
 
+mod bags;
 mod chunks;
 mod detail;
 mod follow;
 mod progress;
+mod seen;
 mod sight;
 
 use std::collections::BTreeSet;
@@ -32,7 +34,8 @@ pub use detail::{ColumnDifference, Difference, KeyPart, Kind};
 pub use follow::Follower;
 use follow::Reached;
 use progress::Progress;
-use sight::{Found, Open, Sight};
+use seen::Seen;
+use sight::{Found, Open};
 
 /// Rounds before what is left counts as unsettled.
 const ROUNDS_MAX: u32 = 10;
@@ -64,11 +67,6 @@ pub enum Error {
     Position(#[from] UnreadablePosition),
     #[error("table {0}: its rows can't be arranged as the lake has them: {1}")]
     Rows(String, arrow::error::ArrowError),
-    #[error(
-        "table {0} has no key, so that its rows can't be told apart; give it a primary key, or name columns that are one by \
-         `key` in its contract"
-    )]
-    Keyless(String),
     /// Nothing can be said of the table, and it is known why.
     #[error("table {table} can't be compared: {why}")]
     Unfit { table: String, why: String },
@@ -178,9 +176,6 @@ pub async fn prove<S: Source>(
     if picture.is_loading() {
         return Err(unfit("it is being loaded; verify it when that is done"));
     }
-    if picture.shape().lake.identity != RowIdentity::Key {
-        return Err(Error::Keyless(table.to_string()));
-    }
     Prover { source, table, options, follower, picture, throttle: Throttle::new(options.rows_per_second.unwrap_or(0)) }
         .run(source_name)
         .await
@@ -197,7 +192,7 @@ struct Prover<'a, S> {
 
 /// A round's chunks, read.
 struct Looked {
-    sight: Sight,
+    seen: Seen,
     highs: Vec<Position>,
     rows: u64,
 }
@@ -281,7 +276,7 @@ impl<S: Source> Prover<'_, S> {
             let position = match reached {
                 Reached::At(position) => position,
                 Reached::StoodStill { at, nobody } => {
-                    let different = looked.sight.different(&self.picture);
+                    let different = looked.seen.different(&self.picture);
                     if different > 0 {
                         return Err(self.behind(different, &at, nobody, &looked.highs));
                     }
@@ -298,7 +293,7 @@ impl<S: Source> Prover<'_, S> {
                 whole_rounds -= u32::from(whole);
                 continue;
             }
-            let (found, still) = looked.sight.judge(&self.picture, &since, self.options.filter.is_some());
+            let (found, still) = looked.seen.judge(&self.picture, &since, self.options.filter.is_some());
             proof.count(&found);
             self.note_wrong(&found, &mut proof.wrong, &mut wrong_chunks);
             let room = self.options.details_max.saturating_sub(proof.differences.len());
@@ -329,8 +324,11 @@ impl<S: Source> Prover<'_, S> {
         Ok(proof)
     }
 
-    /// What it takes to put these rows right.
+    /// What it takes to put these rows right, where they can be told apart.
     fn note_wrong(&self, found: &[Found], wrong: &mut WrongRows, chunks: &mut BTreeSet<u32>) {
+        if self.picture.shape().lake.identity != RowIdentity::Key {
+            return;
+        }
         for found in found {
             let path = found.address.and_then(|address| Some((self.picture.path(address.file)?, address.row)));
             match (found.kind, found.name, path) {
@@ -372,19 +370,19 @@ impl<S: Source> Prover<'_, S> {
         again(|| async { Ok(self.source.visible(&held).await?) }).await?;
         let whole = whole && self.options.sample.is_none() && self.options.filter.is_none();
         let first = open.is_none();
-        let sight = std::sync::Mutex::new(Sight::new(&self.picture, open, whole));
+        let seen = std::sync::Mutex::new(Seen::new(&self.picture, open, whole));
         let read = |&number: &u32| {
-            let sight = &sight;
+            let seen = &seen;
             let chunk = &chunks[number as usize];
             async move {
                 let filter = self.options.filter.as_deref();
                 let (source, table, shape) = (self.source, self.table, self.picture.shape());
                 let reader = ChunkReader { source, table, shape, throttle: &self.throttle };
-                // Rows that were seen before a connection was lost were there, too.
+                let lock = move || seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 again(|| {
+                    lock().begin();
                     reader.read(chunk, filter, move |rows| {
-                        let mut sight = sight.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                        Ok::<_, Error>(sight.take(&self.picture, number, &rows.rows)?)
+                        Ok::<_, Error>(lock().take(&self.picture, number, &rows.rows)?)
                     })
                 })
                 .await
@@ -409,8 +407,8 @@ impl<S: Source> Prover<'_, S> {
             }
         }
         drop(reading);
-        let sight = sight.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        Ok(Ok(Looked { sight, highs, rows: rows_read }))
+        let seen = seen.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Ok(Ok(Looked { seen, highs, rows: rows_read }))
     }
 
     fn columns_differ(&self, difference: &str) -> Error {

@@ -11,8 +11,9 @@ use sqlx::{AssertSqlSafe, Row};
 use tokio::sync::mpsc;
 
 use super::catalog::{self, CatalogTable};
-use super::connection::{connect, query_error, quote_identifier};
+use super::connection::{query_error, quote_identifier};
 use super::key::{Key, all};
+use super::sessions::Sessions;
 use super::snapshot::{Rows, execute, filter_error, table_error, table_privilege};
 use super::{publication, slot};
 use crate::config::{Contracts, SourceConfig};
@@ -23,8 +24,8 @@ use crate::source::{Chunk, ChunkEvent, ChunkRead, Error, KeyBound, Position, chu
 const PLACE: &str = "the present";
 
 /// A transaction that holds the table as it is.
-async fn open(config: &SourceConfig, name: &TableName) -> Result<PgConnection, Error> {
-    let mut connection = connect(config).await?;
+async fn open(sessions: &Sessions, config: &SourceConfig, name: &TableName) -> Result<PgConnection, Error> {
+    let mut connection = sessions.take(config).await?;
     execute(&mut connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     execute(&mut connection, "SET LOCAL statement_timeout = 0").await?;
     execute(&mut connection, "SET LOCAL idle_in_transaction_session_timeout = 0").await?;
@@ -53,12 +54,13 @@ fn named(name: &TableName) -> String {
 
 /// See [`crate::source::Source::next_chunk`].
 pub async fn next(
+    sessions: &Sessions,
     config: &SourceConfig,
     schema: &TableSchema,
     after: Option<&KeyBound>,
     rows: u64,
 ) -> Result<Chunk, Error> {
-    let mut connection = open(config, &schema.name).await?;
+    let mut connection = open(sessions, config, &schema.name).await?;
     let described = catalog::described(&mut connection, std::slice::from_ref(&schema.name)).await?;
     let table = described.into_iter().next().ok_or_else(|| missing(&schema.name))?;
     let Some(key) = Key::new(&mut connection, &table, schema).await? else {
@@ -77,9 +79,12 @@ pub async fn next(
         rows.max(1) - 1
     );
     let found = sqlx::query(AssertSqlSafe(statement.clone()))
+        .persistent(false)
         .fetch_optional(&mut connection)
         .await
         .map_err(|error| table_privilege(config, &schema.name, query_error(&statement, &error)))?;
+    execute(&mut connection, "COMMIT").await?;
+    sessions.give_back(connection);
     let Some(row) = found else { return Ok(Chunk { after: after.cloned(), to: None }) };
     let mut values = Vec::with_capacity(row.len());
     for index in 0..row.len() {
@@ -90,6 +95,7 @@ pub async fn next(
 
 /// See [`crate::source::Source::read_chunk`].
 pub async fn read(
+    sessions: &Sessions,
     config: &SourceConfig,
     contracts: &Contracts,
     name: &TableName,
@@ -97,7 +103,7 @@ pub async fn read(
     filter: Option<&str>,
     out: &mpsc::Sender<ChunkEvent>,
 ) -> Result<ChunkRead, Error> {
-    let mut connection = open(config, name).await?;
+    let mut connection = open(sessions, config, name).await?;
     // What the snapshot sees was written before this, so what others write while rows are read is not waited for: some of
     // it may stay unflushed for long, such as what reading itself writes (hint bits, pruning).
     let (_, inserted) = slot::log_ends(&mut connection).await?;
@@ -121,6 +127,7 @@ pub async fn read(
     execute(&mut connection, "COMMIT").await?;
     // On disk, for nothing else is sent; with every transaction that was visible to the snapshot.
     let high = Position::Lsn(slot::flushed(&mut connection, inserted).await?.min(inserted));
+    sessions.give_back(connection);
     Ok(ChunkRead { schema, high, rows })
 }
 
@@ -135,7 +142,9 @@ async fn check_filter(
 ) -> Result<(), Error> {
     for condition in [filter, &chunk::enclosed(filter)] {
         let statement = format!("SELECT 1 FROM {} WHERE {condition}\nLIMIT 0", table.relation());
-        if let Err(error) = sqlx::query(AssertSqlSafe(statement.clone())).execute(&mut *connection).await {
+        if let Err(error) =
+            sqlx::query(AssertSqlSafe(statement.clone())).persistent(false).execute(&mut *connection).await
+        {
             let other = table_privilege(config, &table.name(), query_error(&statement, &error));
             return Err(filter_error(&table.name(), filter, &error).unwrap_or(other));
         }

@@ -34,6 +34,7 @@ mod pressure;
 #[cfg(test)]
 mod properties;
 mod publication;
+mod sessions;
 mod slot;
 mod snapshot;
 mod stream;
@@ -57,12 +58,14 @@ use super::{
 };
 use crate::config::{Contracts, DatabaseKind, SourceConfig};
 use crate::schema::{Shape, TableName, TableSchema};
+use sessions::Sessions;
 
-/// One database of a PostgreSQL server. Holds no session: each call opens its own.
+/// One database of a PostgreSQL server. Each call opens its own session, but for those that are asked often.
 #[derive(Clone, Debug)]
 pub struct PostgresSource {
     config: SourceConfig,
     contracts: Contracts,
+    sessions: Sessions,
     /// What tables were like; see [`watch`].
     notes: watch::Notes,
     /// By the last discovery.
@@ -80,7 +83,13 @@ impl PostgresSource {
                 remedy: "write it as postgres://user@host:5432/database".into(),
             });
         }
-        Ok(Self { config, contracts, notes: watch::Notes::default(), chosen: Arc::default() })
+        Ok(Self {
+            config,
+            contracts,
+            sessions: Sessions::default(),
+            notes: watch::Notes::default(),
+            chosen: Arc::default(),
+        })
     }
 
     /// How its log stands. Changes nothing.
@@ -247,19 +256,19 @@ impl Source for PostgresSource {
     }
 
     async fn visible(&self, _position: &Position) -> Result<(), Error> {
-        visibility::wait(&self.config).await
+        visibility::wait(&self.sessions, &self.config).await
     }
 
     async fn running(&self) -> Result<u64, Error> {
-        pressure::running(&self.config).await
+        pressure::running(&self.sessions, &self.config).await
     }
 
     async fn replica_lag(&self) -> Result<Option<Duration>, Error> {
-        pressure::replica_lag(&self.config).await
+        pressure::replica_lag(&self.sessions, &self.config).await
     }
 
     async fn next_chunk(&self, table: &TableSchema, after: Option<&KeyBound>, rows: u64) -> Result<Chunk, Error> {
-        chunk::next(&self.config, table, after, rows).await
+        chunk::next(&self.sessions, &self.config, table, after, rows).await
     }
 
     async fn read_chunk(
@@ -269,7 +278,7 @@ impl Source for PostgresSource {
         filter: Option<&str>,
         out: mpsc::Sender<ChunkEvent>,
     ) -> Result<ChunkRead, Error> {
-        chunk::read(&self.config, &self.contracts, table, chunk, filter, &out).await
+        chunk::read(&self.sessions, &self.config, &self.contracts, table, chunk, filter, &out).await
     }
 
     async fn stream(&self, request: StreamRequest, out: mpsc::Sender<Event>) -> Result<(), Error> {

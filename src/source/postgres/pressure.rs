@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::connection::{connect, query_error};
+use super::connection::query_error;
+use super::sessions::Sessions;
 use crate::config::SourceConfig;
 use crate::source::Error;
 
@@ -22,24 +23,26 @@ const REPLICA_LAG: &str = "
         ELSE extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) END::float8,
         EXISTS (SELECT FROM pg_stat_replication WHERE state IS NULL)";
 
-pub async fn running(config: &SourceConfig) -> Result<u64, Error> {
-    let mut connection = connect(config).await?;
+pub async fn running(sessions: &Sessions, config: &SourceConfig) -> Result<u64, Error> {
+    let mut connection = sessions.take(config).await?;
     let (running, hidden): (i64, i64) = sqlx::query_as(RUNNING)
         .fetch_one(&mut connection)
         .await
         .map_err(|error| query_error("reading how many statements run", &error))?;
+    sessions.give_back(connection);
     if hidden > 0 {
         return Err(hidden_from(config, "`snapshot.running_max` is set, and what other sessions do is hidden"));
     }
     Ok(u64::try_from(running).unwrap_or(0))
 }
 
-pub async fn replica_lag(config: &SourceConfig) -> Result<Option<Duration>, Error> {
-    let mut connection = connect(config).await?;
+pub async fn replica_lag(sessions: &Sessions, config: &SourceConfig) -> Result<Option<Duration>, Error> {
+    let mut connection = sessions.take(config).await?;
     let (seconds, hidden): (Option<f64>, bool) = sqlx::query_as(REPLICA_LAG)
         .fetch_one(&mut connection)
         .await
         .map_err(|error| query_error("reading how far replication is behind", &error))?;
+    sessions.give_back(connection);
     if hidden {
         let need = "`snapshot.replica_lag_seconds_max` is set, and how far standbys are is hidden";
         return Err(hidden_from(config, need));

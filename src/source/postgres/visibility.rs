@@ -16,7 +16,8 @@ use sqlx::postgres::PgConnection;
 use tokio::time::Instant;
 use tracing::info;
 
-use super::connection::{connect, query_error};
+use super::connection::query_error;
+use super::sessions::Sessions;
 use crate::config::SourceConfig;
 use crate::source::Error;
 
@@ -41,8 +42,8 @@ async fn under_way(connection: &mut PgConnection) -> Result<Vec<(String, String)
 }
 
 /// Returns when everything that is in the log at the call is visible.
-pub async fn wait(config: &SourceConfig) -> Result<(), Error> {
-    let mut connection = connect(config).await?;
+pub async fn wait(sessions: &Sessions, config: &SourceConfig) -> Result<(), Error> {
+    let mut connection = sessions.take(config).await?;
     let mut left: HashSet<String> = under_way(&mut connection).await?.into_iter().map(|(id, _)| id).collect();
     let begun = Instant::now();
     let mut told = begun;
@@ -63,5 +64,6 @@ pub async fn wait(config: &SourceConfig) -> Result<(), Error> {
             );
         }
     }
+    sessions.give_back(connection);
     Ok(())
 }
