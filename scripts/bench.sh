@@ -12,12 +12,17 @@ if ! command -v mariadb-binlog >/dev/null; then
 fi
 cargo build --release
 export LAKEWARD_BENCH_MYSQL_ROOT=$MYSQL9
-scripts/with-servers.sh "$PYTHON" benches/backlog.py --lakeward "$CARGO_TARGET_DIR/release/lakeward" \
-    --out "$CARGO_TARGET_DIR/bench/backlog.json" "$@"
-scripts/with-servers.sh "$PYTHON" benches/snapshot.py --lakeward "$CARGO_TARGET_DIR/release/lakeward" \
-    --out "$CARGO_TARGET_DIR/bench/snapshot.json"
-scripts/with-servers.sh --databases mariadb "$PYTHON" benches/add_column.py --lakeward "$CARGO_TARGET_DIR/release/lakeward" \
-    --out "$CARGO_TARGET_DIR/bench/add_column.json"
-# Both transactions are several gigabytes on the servers' disks, and again on ours.
-exec scripts/with-servers.sh "$PYTHON" benches/huge_transaction.py --lakeward "$CARGO_TARGET_DIR/release/lakeward" \
-    --out "$CARGO_TARGET_DIR/bench/huge_transaction.json"
+bench() { # bench NAME [ARGUMENT...], with the servers that `servers` names
+    scripts/with-servers.sh --databases "$servers" "$PYTHON" "benches/$1.py" --lakeward "$CARGO_TARGET_DIR/release/lakeward" \
+        --out "$CARGO_TARGET_DIR/bench/$1.json" "${@:2}"
+}
+servers=mariadb,mysql,postgres
+bench backlog "$@"
+bench snapshot
+servers=mariadb
+bench add_column
+bench merge
+bench steady
+# Its transactions are several gigabytes on the servers' disks, and again on ours.
+servers=mariadb,postgres
+bench huge_transaction
