@@ -1,5 +1,6 @@
 //! A resync under load, watched by a reader.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -54,19 +55,22 @@ async fn a_resync_goes_on_beside_everything_else(kind: Kind) {
     assert_code(&asked, 0);
     daemon.wait_for_log("resync begins");
 
-    // The other table does not wait for the load.
+    // The other table does not wait for the load: it is committed to again and again meanwhile.
     let mut session = case.database.session().await;
-    let mut lags = Vec::new();
+    let mut versions = BTreeSet::new();
     let mut id = 10;
     while !daemon.log().contains("resync done") {
         session.run(&format!("INSERT INTO other VALUES ({id}, 1)")).await;
         id += 1;
-        lags.push(case.report("other")["lag_seconds"].as_f64().expect("a lag"));
+        let version = case.report("other")["version"].as_u64().expect("a version");
+        // What was read beside the end of the load proves nothing.
+        if !daemon.log().contains("resync done") {
+            versions.insert(version);
+        }
         tokio::time::sleep(Duration::from_millis(500)).await;
-        assert!(lags.len() < 400, "the load does not end:\n{}", daemon.log());
+        assert!(id < 1000, "the load does not end:\n{}", daemon.log());
     }
-    let longest = lags.iter().fold(0.0, |longest: f64, lag| longest.max(*lag));
-    assert!(longest < 15.0, "other tables waited: {lags:?}");
+    assert!(versions.len() > 3, "the other table waited: {versions:?}\n{}", daemon.log());
     // One that is done is told by a command that waits for it.
     assert_code(&case.resync("other", &[]), 0);
     let reads = watcher.stop();
@@ -76,7 +80,7 @@ async fn a_resync_goes_on_beside_everything_else(kind: Kind) {
     case.lakeward.catch_up();
     case.assert_equal(&["goods", "other"]);
     assert!(reads > 3 && transactions > 50, "{reads} reads, {transactions} transactions prove nothing");
-    println!("{kind:?}: {transactions} transactions, {reads} reads, longest lag {longest:.1}s");
+    println!("{kind:?}: {transactions} transactions, {reads} reads, {} versions of the other table", versions.len());
     case.database.drop().await;
 }
 on_each!(a_resync_goes_on_beside_everything_else);
