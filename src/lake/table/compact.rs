@@ -9,13 +9,16 @@ mod job;
 mod merge;
 mod plan;
 
+use super::super::Error;
 use super::super::data_file::Roll;
-use super::{Place, Table};
+use super::super::store::Lake;
+use super::{Place, Table, find};
+use crate::schema::TableName;
 use job::Input;
 pub use job::{Compacted, Compaction};
 pub use merge::CompactionMerged;
 pub use plan::{CompactionGroup, Eagerness};
-pub(in crate::lake) use plan::{Candidate, plan};
+use plan::{Candidate, plan};
 
 impl Table {
     /// The files worth writing anew, so that files come to about `target_bytes`; nothing is read.
@@ -47,6 +50,22 @@ impl Table {
             roll: Roll::to_size(target_bytes),
             groups: groups.into_iter().map(|group| (group.clone(), inputs(&group))).collect(),
         })
+    }
+
+    /// [`Table::worth_compacting`] for whoever has not opened the table: by what its log says. `None` where there is none.
+    pub async fn compaction_plan(
+        lake: &Lake,
+        source: &str,
+        name: &TableName,
+        target_bytes: u64,
+        eagerness: Eagerness,
+    ) -> Result<Option<Vec<CompactionGroup>>, Error> {
+        let found = find(lake, source, name, &lake.table_url(source, name)).await?;
+        Ok(found.map(|(_, loaded)| {
+            let files: Vec<Candidate<'_>> =
+                (0..).zip(&loaded.adds).filter_map(|(id, add)| Candidate::of_log(id, add)).collect();
+            plan(&files, target_bytes, eagerness)
+        }))
     }
 
     fn may_be_compacted(&self) -> bool {

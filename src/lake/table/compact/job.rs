@@ -56,6 +56,8 @@ pub struct Compaction {
 /// Files written in the place of others, which nothing refers to yet, with the keys of their rows: 16 bytes each.
 #[derive(Debug)]
 pub struct Compacted {
+    shape: Arc<Shape>,
+    log_store: LogStoreRef,
     pub(super) ticket: Ticket,
     pub(super) groups: Vec<(Vec<Input>, Vec<WrittenFile>)>,
 }
@@ -65,6 +67,11 @@ impl Compacted {
     pub(super) fn paths(&self) -> Vec<String> {
         let files = self.groups.iter().flat_map(|(_, files)| files);
         files.map(|file| file.add.path.clone()).collect()
+    }
+
+    /// Removes what was written, where it is not to be merged.
+    pub async fn discard(self) {
+        remove_objects(&self.log_store, &self.shape.lake.name.to_string(), &self.paths()).await;
     }
 }
 
@@ -77,13 +84,19 @@ impl Compaction {
     /// Does the work; `None` when it was told to stop. Whatever does not come to an end leaves nothing behind.
     pub async fn run(self, stop: &CancellationToken) -> Result<Option<Compacted>, Error> {
         let Self { shape, hasher, ticket, log_store, roll, groups } = self;
-        let mut done = Compacted { ticket, groups: Vec::with_capacity(groups.len()) };
+        let groups_max = groups.len();
+        let mut done = Compacted {
+            shape: shape.clone(),
+            log_store: log_store.clone(),
+            ticket,
+            groups: Vec::with_capacity(groups_max),
+        };
         let work = Work { shape: &shape, hasher: &hasher, log_store: &log_store, roll, stop };
         for (_, inputs) in groups {
             let (written, ended) = work.write_group(&inputs).await;
             done.groups.push((inputs, written));
             if !matches!(ended, Ok(true)) {
-                remove_objects(&log_store, &shape.lake.name.to_string(), &done.paths()).await;
+                done.discard().await;
                 return ended.map(|_| None);
             }
         }
@@ -159,6 +172,9 @@ impl Work<'_> {
     }
 
     async fn write(&self, rows: RecordBatch, writer: &mut TableWriter) -> Result<(), Error> {
+        // What is read from a file may be NULL as far as its reader knows, a key as well.
+        let schema = self.shape.lake.arrow();
+        let rows = RecordBatch::try_new(schema, rows.columns().to_vec()).map_err(|source| self.arrow(source))?;
         let keys = if self.hasher.columns().is_empty() {
             Vec::new()
         } else {

@@ -73,7 +73,7 @@ impl Table {
                 self.reload().await?;
             }
             let Some(placed) = self.place_groups(&compacted) else {
-                self.discard(&compacted.paths()).await;
+                compacted.discard().await;
                 return Ok(CompactionMerged::Void);
             };
             let replaced = self.replace(&compacted, &placed).await?;
@@ -98,11 +98,6 @@ impl Table {
             }
         }
         Err(self.overtaken())
-    }
-
-    /// Removes what a job wrote that is not to be merged.
-    pub async fn discard_compaction(&self, compacted: Compacted) {
-        self.discard(&compacted.paths()).await;
     }
 
     /// `None` where the job is void.

@@ -45,7 +45,7 @@ pub enum Eagerness {
 
 /// A file as the plan sees it.
 #[derive(Clone, Debug)]
-pub(in crate::lake) struct Candidate<'a> {
+pub(super) struct Candidate<'a> {
     pub id: FileId,
     pub add: &'a Add,
     pub rows: u64,
@@ -107,7 +107,7 @@ impl CompactionGroup {
 }
 
 /// What is worth writing anew.
-pub(in crate::lake) fn plan(
+pub(super) fn plan(
     files: &[Candidate<'_>],
     target_bytes: u64,
     eagerness: Eagerness,
