@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use lakeward::lake::{
-    Compacted, Compaction, CompactionMerged, Eagerness, FirstLoad, Lake, Spill, Table, TableChange, VacuumTerms,
-    Vacuumed, vacuum,
+    Compacted, Compaction, CompactionMerged, Eagerness, FirstLoad, Lake, Spill, Table, TableChange, TableLog,
+    VacuumTerms, Vacuumed, vacuum,
 };
 use lakeward::schema::{LakeType, Op, RowIdentity, Shape, TableSchema};
 use rand::rngs::StdRng;
@@ -320,6 +320,48 @@ async fn a_sweep_keeps_what_retained_versions_need_and_nothing_else() {
     if let Some(mut readers) = Readers::start() {
         readers.assert_agree(world.folder().to_str().expect("UTF-8"));
     }
+}
+
+/// The log begins later then, and says so; what it has left is right.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_without_its_beginning_is_read_as_far_as_it_reaches() {
+    let Some(mut world) = World::new(schema(&COLUMNS, RowIdentity::Key)).await else { return };
+    for id in 0..55 {
+        if id == 10 {
+            let evolution = evolution(world.table.shape(), vec![widen("n", LakeType::Integer, LakeType::Long)], &[]);
+            world.table.apply(&[TableChange::Evolve(evolution)], "pg:0/2").await.expect("applied");
+        }
+        world.change(&[(Op::Insert, row(id, 0))]).await;
+    }
+    world.table.finish().await;
+    let log = |world: &World| {
+        let (lake, name) = (world.lake.clone(), world.table.name().clone());
+        async move { TableLog::open(&lake, "booking", &name).await.expect("readable").expect("a table") }
+    };
+    let whole = log(&world).await;
+    assert!(whole.is_whole().await.expect("readable"));
+    assert_eq!(whole.changes(56).await.expect("readable").len(), 1);
+    // Another engine's entries are the newest: lakeward's last one must stay.
+    world.foreign(None);
+    assert_eq!(world.sweep(AT_ONCE, false).await.log_entries, 50);
+
+    let short = log(&world).await;
+    assert!(!short.is_whole().await.expect("readable"));
+    assert_eq!(short.own(40).await.expect("readable"), None);
+    assert_eq!(short.last_where(|entry| entry.version < 40).await.expect("readable"), None);
+    assert_eq!(
+        short.last_where(|entry| entry.version <= 52).await.expect("readable").map(|entry| entry.version),
+        Some(52)
+    );
+    assert!(short.changes(56).await.expect("readable").is_empty(), "which is not known any more");
+    assert!(short.state(20).await.is_err());
+    assert_eq!(short.state(55).await.expect("readable").rows, 54);
+    world.table = Table::open(&world.lake, "booking", world.table.name()).await.expect("readable").expect("a table");
+    world.change(&[(Op::Update, row(3, 7)), delete(4)]).await;
+    let count = "SELECT count(*), sum(n)::BIGINT FROM t";
+    assert_eq!(world.seen(None, count), [[json!(54), json!(7)]]);
+    assert_eq!(world.seen(Some(56), count), [[json!(55), json!(0)]]);
+    world.restart().await;
 }
 
 /// Compactions begun, worked off and merged at any time, and what else may happen to a table from the side.

@@ -1,7 +1,9 @@
 //! What of a configuration concerns one source: two that are equal follow it alike, so that a source whose part of an
 //! edited configuration is the same is not disturbed.
 
-use super::{ChangePolicies, Commit, Config, Contract, Maintenance, Memory, NoticeChannel, Notices, Snapshot, SourceConfig};
+use super::{
+    ChangePolicies, Commit, Config, Contract, Maintenance, Memory, NoticeChannel, Notices, Snapshot, SourceConfig,
+};
 
 /// See the module text.
 #[derive(Clone, Debug, PartialEq)]

@@ -39,9 +39,7 @@ pub(super) fn read_maintenance(root: &TableReader) -> Maintenance {
         compact: maintenance.flag("compact").unwrap_or(default.compact),
         target_file_bytes: read_target_file_size(&maintenance).unwrap_or(default.target_file_bytes),
         vacuum: maintenance.flag("vacuum").unwrap_or(default.vacuum),
-        vacuum_every: maintenance
-            .span("vacuum_every", Duration::from_secs(60), EVERY)
-            .unwrap_or(default.vacuum_every),
+        vacuum_every: maintenance.span("vacuum_every", Duration::from_secs(60), EVERY).unwrap_or(default.vacuum_every),
         retention: read_retention(&maintenance).unwrap_or(default.retention),
     };
     maintenance.finish();

@@ -275,7 +275,8 @@ impl Sweep {
         if first == LOG || self.builds.contains(first) || !is_of_a_table(object) {
             return false;
         }
-        let goes = object.last_modified < self.until && !self.needed.names.contains(&XxHash3_128::oneshot(path.as_bytes()));
+        let goes =
+            object.last_modified < self.until && !self.needed.names.contains(&XxHash3_128::oneshot(path.as_bytes()));
         if goes {
             self.counts.objects.fetch_add(1, Ordering::Relaxed);
             self.counts.bytes.fetch_add(object.size, Ordering::Relaxed);
@@ -318,6 +319,9 @@ mod tests {
         assert_eq!(vector_object(&vector(StorageType::Inline, encoded)), None);
         let mut needed = Needed { folder: "s3://lake/a/b/c/".into(), names: HashSet::new() };
         needed.file("x.parquet", Some(&vector(StorageType::AbsolutePath, format!("s3://lake/a/b/c/{name}"))));
-        assert!(needed.names.contains(&XxHash3_128::oneshot(b"x.parquet")) && needed.names.contains(&XxHash3_128::oneshot(name.as_bytes())));
+        assert!(
+            needed.names.contains(&XxHash3_128::oneshot(b"x.parquet"))
+                && needed.names.contains(&XxHash3_128::oneshot(name.as_bytes()))
+        );
     }
 }

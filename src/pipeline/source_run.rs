@@ -432,7 +432,11 @@ impl<S: Source> SourceRun<S> {
 }
 
 /// Renews the lease until `done`, then gives it back; cancels `lost` when it is lost.
-pub(super) async fn keep(mut lease: Lease, lost: CancellationToken, done: CancellationToken) -> Result<(), ledger::Error> {
+pub(super) async fn keep(
+    mut lease: Lease,
+    lost: CancellationToken,
+    done: CancellationToken,
+) -> Result<(), ledger::Error> {
     // Nobody may write for the last seconds of a lease: a PUT takes time.
     const MARGIN: Duration = Duration::from_secs(5);
     let mut pause = ledger::RENEW_EVERY;

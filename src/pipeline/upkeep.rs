@@ -25,6 +25,9 @@ static COMPACTIONS: Semaphore = Semaphore::const_new(1);
 /// Likewise.
 static SWEEPS: Semaphore = Semaphore::const_new(1);
 
+/// How often it is looked what is due.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// The first sweeps after a start are spread over so long, if they are that far apart.
 const FIRST_SWEEPS: Duration = Duration::from_secs(60 * 60);
 
@@ -54,6 +57,8 @@ pub struct Upkeep {
     stop: CancellationToken,
     job: Option<Job>,
     ready: Option<(TableName, Compacted)>,
+    /// When it was last looked what is due.
+    started: Option<Instant>,
     /// The version up to which nothing was found to do.
     looked: HashMap<TableName, u64>,
     /// Not before then.
@@ -71,14 +76,19 @@ impl Upkeep {
             stop,
             job: None,
             ready: None,
+            started: None,
             looked: HashMap::new(),
             paused: HashMap::new(),
             sweep: None,
         }
     }
 
-    /// Begins what is due. Cheap where nothing has changed.
+    /// Begins what is due. May be called often.
     pub fn start(&mut self, committer: &Committer, swept: &mut SweepTimes) {
+        if self.started.is_some_and(|started| started.elapsed() < LOOK_EVERY) {
+            return;
+        }
+        self.started = Some(Instant::now());
         if self.config.maintenance.compact && self.job.is_none() && self.ready.is_none() {
             self.start_job(committer);
         }
@@ -186,7 +196,10 @@ impl Upkeep {
             }
         };
         if tokio::time::timeout(GIVE_UP_MAX, done).await.is_err() {
-            tracing::debug!(source = self.source, "a compaction was given up in the middle; a sweep removes what it wrote");
+            tracing::debug!(
+                source = self.source,
+                "a compaction was given up in the middle; a sweep removes what it wrote"
+            );
         }
     }
 }
@@ -240,7 +253,14 @@ pub(super) async fn merge_told(
     let name = table.name().clone();
     let merged = table.merge_compaction(compacted).await;
     match &merged {
-        Ok(CompactionMerged::Applied { version, files_before, files_after, rows_purged, bytes_before, bytes_after }) => {
+        Ok(CompactionMerged::Applied {
+            version,
+            files_before,
+            files_after,
+            rows_purged,
+            bytes_before,
+            bytes_after,
+        }) => {
             tracing::info!(source, table = %name, version, files_before, files_after, bytes_before, bytes_after,
                 rows_purged, "files compacted");
         }

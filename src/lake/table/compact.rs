@@ -17,8 +17,8 @@ use crate::schema::TableName;
 use job::Input;
 pub use job::{Compacted, Compaction};
 pub use merge::CompactionMerged;
-pub use plan::{CompactionGroup, Eagerness};
 use plan::{Candidate, plan};
+pub use plan::{CompactionGroup, Eagerness};
 
 impl Table {
     /// The files worth writing anew, so that files come to about `target_bytes`; nothing is read.

@@ -77,9 +77,8 @@ impl Table {
                 return Ok(CompactionMerged::Void);
             };
             let replaced = self.replace(&compacted, &placed).await?;
-            let position = self.position().to_owned();
-            // Nothing was committed at the source between this position and itself.
-            let stretch = Stretch { after: Some(position.clone()), ..Stretch::from(&position) };
+            // Nothing was committed at the source between the table's position and itself.
+            let stretch = Stretch { after: Some(self.position().to_owned()), ..self.note.stretch.clone() };
             let note = self.next_note(stretch);
             step::reached("compact.written").await;
             match self.put(&note, "OPTIMIZE", None, &replaced.actions).await? {

@@ -107,11 +107,7 @@ impl CompactionGroup {
 }
 
 /// What is worth writing anew.
-pub(super) fn plan(
-    files: &[Candidate<'_>],
-    target_bytes: u64,
-    eagerness: Eagerness,
-) -> Vec<CompactionGroup> {
+pub(super) fn plan(files: &[Candidate<'_>], target_bytes: u64, eagerness: Eagerness) -> Vec<CompactionGroup> {
     let mut partitions: BTreeMap<BTreeMap<&str, Option<&str>>, Vec<&Candidate<'_>>> = BTreeMap::new();
     for file in files {
         let values = file.add.partition_values.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
@@ -160,11 +156,7 @@ fn tier(file: &Candidate<'_>, target_bytes: u64) -> Option<u32> {
 }
 
 /// The files of one partition to write anew, oldest first.
-fn choose<'f, 'a>(
-    files: &[&'f Candidate<'a>],
-    target_bytes: u64,
-    eagerness: Eagerness,
-) -> Vec<&'f Candidate<'a>> {
+fn choose<'f, 'a>(files: &[&'f Candidate<'a>], target_bytes: u64, eagerness: Eagerness) -> Vec<&'f Candidate<'a>> {
     let tiers: Vec<Option<u32>> = files.iter().map(|file| tier(file, target_bytes)).collect();
     let of_tier = |wanted: u32| tiers.iter().filter(|tier| **tier == Some(wanted)).count();
     let merged_up_to = match eagerness {
