@@ -8,6 +8,7 @@ pub mod exit;
 mod init;
 mod loading;
 mod log;
+mod maintenance;
 mod notify;
 mod output;
 mod position;
@@ -71,6 +72,10 @@ pub enum Command {
     Resync(resync::Resync),
     /// Loads tables for the first time that the configuration selects and the lake lacks
     Snapshot(snapshot::Snapshot),
+    /// Writes small files and files with many dead rows of tables anew, where no daemon does
+    Compact(maintenance::Compact),
+    /// Removes what no version within the retention needs from tables' folders; works beside a running daemon
+    Vacuum(maintenance::Vacuum),
     /// Proves that tables of the lake are what their sources have, while both go on changing; exits with 3 when they differ
     Verify(verify::Verify),
     /// Tries the channels that notices leave by, or lists them
@@ -92,6 +97,8 @@ impl Command {
             | Self::Tables(_)
             | Self::Position(_)
             | Self::Schema(_)
+            | Self::Compact(_)
+            | Self::Vacuum(_)
             | Self::Notify(_) => "warn",
         }
     }
@@ -108,6 +115,8 @@ pub async fn dispatch(cli: Cli) -> Exit {
         Command::Position(position) => position.run(config).await,
         Command::Resync(resync) => resync.run(config).await,
         Command::Snapshot(snapshot) => snapshot.run(config).await,
+        Command::Compact(compact) => compact.run(config).await,
+        Command::Vacuum(vacuum) => vacuum.run(config).await,
         Command::Verify(verify) => verify.run(config).await,
         Command::Notify(notify) => notify.run(config).await,
         Command::Schema(schema) => schema.run(config).await,

@@ -1,6 +1,7 @@
 //! Table contracts: what the team states about a table that the database can't say.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::{ChangePolicies, DuringSnapshot};
 
@@ -49,6 +50,10 @@ pub struct Contract {
     pub value_policies: BTreeMap<String, ValuePolicy>,
     pub without_key: WithoutKey,
     pub during_snapshot: Option<DuringSnapshot>,
+    /// What its files come to when they are compacted.
+    pub target_file_bytes: Option<u64>,
+    /// For how long its versions stay readable.
+    pub retention: Option<Duration>,
     /// `[schema_changes]`
     pub schema_changes: ChangePolicies,
 }

@@ -1,7 +1,9 @@
 //! What of a configuration concerns one source: two that are equal follow it alike, so that a source whose part of an
 //! edited configuration is the same is not disturbed.
 
-use super::{ChangePolicies, Commit, Config, Contract, Memory, NoticeChannel, Notices, Snapshot, SourceConfig};
+use super::{
+    ChangePolicies, Commit, Config, Contract, Maintenance, Memory, NoticeChannel, Notices, Snapshot, SourceConfig,
+};
 
 /// See the module text.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,6 +14,7 @@ pub struct Effective {
     commit: Commit,
     memory: Memory,
     snapshot: Snapshot,
+    maintenance: Maintenance,
     schema_changes: ChangePolicies,
     notices: Notices,
     channels: Vec<NoticeChannel>,
@@ -28,6 +31,7 @@ impl Effective {
             commit: config.commit.clone(),
             memory: config.memory.clone(),
             snapshot: config.snapshot.clone(),
+            maintenance: config.maintenance.clone(),
             schema_changes: config.schema_changes.clone(),
             notices: config.notices.clone(),
             channels: config.channels.clone(),
@@ -48,6 +52,7 @@ impl Effective {
         note(self.commit != other.commit, "commit");
         note(self.memory != other.memory, "memory");
         note(self.snapshot != other.snapshot, "snapshot");
+        note(self.maintenance != other.maintenance, "maintenance");
         note(self.schema_changes != other.schema_changes, "schema_changes");
         note(self.notices != other.notices || self.channels != other.channels, "notices");
         let only_in = |ours: &[Contract], theirs: &[Contract]| -> Vec<String> {

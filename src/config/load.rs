@@ -8,6 +8,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::change_policy::read_change_policies;
+use super::maintenance::read_maintenance;
 use super::read_contract::{LoadedContract, read_contracts};
 use super::read_notice::{read_channels, read_notices};
 use super::read_source::read_source;
@@ -93,6 +94,7 @@ fn read_config(path: &Path, environment: Environment, findings: &Findings) -> Op
     let commit = read_commit(&root);
     let memory = read_memory(&root, &folder, environment);
     let snapshot = read_snapshot(&root);
+    let maintenance = read_maintenance(&root);
     let sources = read_sources(&root, &folder, environment);
     let (schemas_dir, readable) = read_schemas_dir(&root, &folder);
     let schema_changes = read_change_policies(&root);
@@ -112,6 +114,7 @@ fn read_config(path: &Path, environment: Environment, findings: &Findings) -> Op
         commit,
         memory,
         snapshot,
+        maintenance,
         sources,
         contracts,
         schema_changes,

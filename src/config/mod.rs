@@ -8,6 +8,7 @@ mod change_policy;
 mod contract;
 mod effective;
 mod load;
+mod maintenance;
 mod notice;
 mod problem;
 mod read_contract;
@@ -26,6 +27,7 @@ pub use change_policy::{ChangeKind, ChangePolicies, ChangePolicy};
 pub use contract::{Contract, Contracts, ValuePolicy, WithoutKey};
 pub use effective::Effective;
 pub(crate) use load::lake_url;
+pub use maintenance::Maintenance;
 pub use notice::{
     Digest, EVENT_KINDS, Email, NoticeChannel, Notices, Patterns, Route, SmtpSecurity, Transport, is_mail_address,
 };
@@ -57,6 +59,7 @@ pub struct Config {
     pub commit: Commit,
     pub memory: Memory,
     pub snapshot: Snapshot,
+    pub maintenance: Maintenance,
     pub sources: Vec<SourceConfig>,
     pub contracts: Contracts,
     /// `[schema_changes]`: for tables whose contracts say nothing.
@@ -170,6 +173,18 @@ impl Config {
             Some(contract) => contract.schema_changes.or(&self.schema_changes),
             None => self.schema_changes.clone(),
         }
+    }
+
+    /// What a table's files come to when they are compacted.
+    pub fn target_file_bytes(&self, source: &str, table: &str) -> u64 {
+        let stated = self.contracts.get(source, table).and_then(|contract| contract.target_file_bytes);
+        stated.unwrap_or(self.maintenance.target_file_bytes)
+    }
+
+    /// For how long a table's versions stay readable.
+    pub fn retention(&self, source: &str, table: &str) -> Duration {
+        let stated = self.contracts.get(source, table).and_then(|contract| contract.retention);
+        stated.unwrap_or(self.maintenance.retention)
     }
 
     /// What readers see of a table while it is loaded for the first time.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::change_policy::read_change_policies;
 use super::load::{parse, read_text};
+use super::maintenance::{read_retention, read_target_file_size};
 use super::problem::nearest;
 use super::reader::{Findings, Source, TableReader};
 use super::snapshot::read_during_snapshot;
@@ -112,6 +113,8 @@ fn read_contract(root: &TableReader, sources: &[&str]) -> Option<(Contract, Opti
             }
         });
     let during_snapshot = read_during_snapshot(root);
+    let target_file_bytes = read_target_file_size(root);
+    let retention = read_retention(root);
     let schema_changes = read_change_policies(root);
     root.finish();
     let table = table?;
@@ -129,6 +132,8 @@ fn read_contract(root: &TableReader, sources: &[&str]) -> Option<(Contract, Opti
         value_policies,
         without_key,
         during_snapshot,
+        target_file_bytes,
+        retention,
         schema_changes,
     };
     Some((contract, table.line))

@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use toml_edit::{Item, Table, TableLike, Value};
 
@@ -220,6 +221,21 @@ impl<'a> TableReader<'a> {
         None
     }
 
+    /// A span of time as text with a unit: `"90s"`, `"30m"`, `"36h"`, `"7d"`, `"2w"`.
+    pub(super) fn span(&self, key: &'static str, least: Duration, expected: &str) -> Option<Duration> {
+        let item = self.get(key)?;
+        let Some(text) = item.as_str() else {
+            self.wrong_type(key, item, expected);
+            return None;
+        };
+        match span_of(text) {
+            Some(span) if span >= least => return Some(span),
+            Some(_) => self.problem(key, "is too short", expected),
+            None => self.problem(key, format!("`{text}` is not a span of time"), expected),
+        }
+        None
+    }
+
     /// An array of texts, none of them empty. `None` when absent or partly unreadable.
     pub(super) fn texts(&self, key: &'static str, expected: &str) -> Option<Found<Vec<String>>> {
         let item = self.get(key)?;
@@ -301,6 +317,20 @@ impl<'a> TableReader<'a> {
             self.report(self.line_of_key(key), key, "unknown key".to_owned(), &expected, near);
         }
     }
+}
+
+fn span_of(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let unit = match text.chars().next_back()? {
+        's' => 1,
+        'm' => 60,
+        'h' => 60 * 60,
+        'd' => 24 * 60 * 60,
+        'w' => 7 * 24 * 60 * 60,
+        _ => return None,
+    };
+    let number: u64 = text[..text.len() - 1].trim_end().parse().ok()?;
+    Some(Duration::from_secs(number.checked_mul(unit)?))
 }
 
 /// The kind of a value in words.

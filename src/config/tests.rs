@@ -60,6 +60,7 @@ fn the_smallest_configuration_gets_the_documented_defaults() {
     assert_eq!(config.commit.bytes_max, 256 << 20);
     assert_eq!(config.memory.budget_bytes, 512 << 20);
     assert_eq!(config.snapshot, Snapshot::default());
+    assert_eq!(config.maintenance, Maintenance::default());
     let source = &config.sources[0];
     assert_eq!(source.address(), "db.example:3306");
     assert_eq!((source.user.as_str(), source.tls), ("cdc", Tls::Prefer));
@@ -92,6 +93,13 @@ fn every_key_is_read() {
             budget = "1GiB"
             spill_dir = "../waiting"
             spill_max = "2GiB"
+            [maintenance]
+            compact = false
+            target_file_size = "64MiB"
+            retention = "36h"
+            vacuum = false
+            vacuum_every = "2w"
+
             [snapshot]
             parallelism = 8
             chunk_rows = 500
@@ -129,6 +137,8 @@ fn every_key_is_read() {
             owners = ["coupons@example.org"]
             description = "Every coupon ever issued."
             during_snapshot = "partial"
+            target_file_size = "1GiB"
+            retention = "30d"
             "#,
         ),
     ]);
@@ -166,6 +176,18 @@ fn every_key_is_read() {
         during_snapshot: DuringSnapshot::Hidden,
     };
     assert_eq!(config.snapshot, snapshot);
+    let maintenance = Maintenance {
+        compact: false,
+        target_file_bytes: 64 << 20,
+        vacuum: false,
+        vacuum_every: Duration::from_secs(14 * 86_400),
+        retention: Duration::from_secs(36 * 3600),
+    };
+    assert_eq!(config.maintenance, maintenance);
+    assert_eq!(config.target_file_bytes("shop-eu", "public.points"), 64 << 20);
+    assert_eq!(config.target_file_bytes("booking", "booking.coupons"), 1 << 30);
+    assert_eq!(config.retention("shop-eu", "public.points").as_secs(), 36 * 3600);
+    assert_eq!(config.retention("booking", "booking.coupons").as_secs(), 30 * 86_400);
     assert_eq!(config.during_snapshot("shop-eu", "public.points"), DuringSnapshot::Hidden);
     assert_eq!(config.during_snapshot("booking", "booking.coupons"), DuringSnapshot::Partial);
 }
@@ -323,6 +345,25 @@ fn problems_of_what_a_contract_says_about_values_have_file_line_and_key() {
         format!("schemas/a.toml:8: value_policies.night: is something else; {policy}"),
     ];
     for line in &expected {
+        assert!(problems.iter().any(|problem| problem.contains(line)), "{line}\nis not in {problems:#?}");
+    }
+}
+
+#[test]
+fn sizes_and_spans_of_maintenance_are_checked() {
+    let text = format!(
+        "{SMALLEST}[maintenance]\ntarget_file_size = \"1kB\"\nretention = \"5m\"\nvacuum_every = \"weekly\"\ncompact = 1\n"
+    );
+    let contract = ("schemas/a.toml", "table = \"booking.coupons\"\nretention = 7\n");
+    let problems = Folder::new(&[("config.toml", &text), contract]).problems();
+    let expected = [
+        "maintenance.target_file_size: is too small; expected a size of at least 1MiB",
+        "maintenance.retention: is too short; expected a span of at least an hour",
+        "maintenance.vacuum_every: `weekly` is not a span of time; expected a span of at least a minute",
+        "maintenance.compact: is a whole number; expected true or false",
+        "schemas/a.toml:2: retention: is a whole number; expected a span of at least an hour",
+    ];
+    for line in expected {
         assert!(problems.iter().any(|problem| problem.contains(line)), "{line}\nis not in {problems:#?}");
     }
 }

@@ -24,7 +24,7 @@ use parquet::arrow::arrow_reader::{ArrowReaderOptions, RowSelection, RowSelectio
 use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{KeyValue, PageIndexPolicy};
+use parquet::file::metadata::{KeyValue, PageIndexPolicy, RowGroupMetaData};
 use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
 use roaring::RoaringTreemap;
 
@@ -85,6 +85,12 @@ pub enum Roll {
 impl Roll {
     /// For first loads.
     pub const SNAPSHOT: Self = Self::At { file_bytes: SNAPSHOT_FILE_BYTES, row_group_bytes: ROW_GROUP_BYTES };
+
+    /// For a compaction to files of this size.
+    pub fn to_size(file_bytes: u64) -> Self {
+        let bytes = NonZeroU64::new(file_bytes).unwrap_or(SNAPSHOT_FILE_BYTES);
+        Self::At { file_bytes: bytes, row_group_bytes: ROW_GROUP_BYTES }
+    }
 
     /// For a writer that may use so much memory.
     pub fn within(memory_bytes: u64) -> Self {
@@ -411,6 +417,31 @@ pub async fn stream_columns<'a>(
         // By default the reader would decode every row between scattered ones, all at once, and drop them again.
         builder = builder.with_row_selection(select(rows)).with_row_selection_policy(RowSelectionPolicy::Selectors);
     }
+    filled(builder, schema, add, columns)
+}
+
+/// All columns of a file's rows, as many at a time as come to about so many bytes by the file's own account.
+pub async fn stream_rows<'a>(
+    store: &Arc<dyn ObjectStore>,
+    schema: &'a TableSchema,
+    add: &'a Add,
+    batch_bytes: u64,
+) -> Result<impl Stream<Item = Result<RecordBatch, Error>> + Unpin + use<'a>, Error> {
+    let builder = open(store, schema, add, PageIndexPolicy::Skip).await?;
+    let row_bytes = |group: &RowGroupMetaData| group.total_byte_size().max(0) / group.num_rows().max(1);
+    let widest = builder.metadata().row_groups().iter().map(row_bytes).max().unwrap_or(0).max(1);
+    let rows = (batch_bytes / widest as u64).clamp(1, READ_ROWS as u64);
+    let columns: Vec<usize> = (0..schema.columns.len()).collect();
+    filled(builder.with_batch_size(rows as usize), schema, add, &columns)
+}
+
+/// What a file gives, with the partition's values and columns that it lacks.
+fn filled<'a>(
+    builder: ParquetRecordBatchStreamBuilder<ObjectReader>,
+    schema: &'a TableSchema,
+    add: &'a Add,
+    columns: &[usize],
+) -> Result<impl Stream<Item = Result<RecordBatch, Error>> + Unpin + use<'a>, Error> {
     let stream = builder.build().map_err(|cause| parquet_error(schema, add, cause))?;
     let (columns, wanted) = (columns.to_vec(), read_schema(schema, columns));
     Ok(stream.map_err(|cause| parquet_error(schema, add, cause)).and_then(move |read| {

@@ -28,6 +28,7 @@ mod step;
 mod store;
 mod table;
 mod upgrade;
+mod vacuum;
 mod vanished;
 
 pub use append_table::AppendTable;
@@ -45,4 +46,8 @@ pub use spill::{Spill, SpillError, SpillFile, SpilledRows};
 pub(crate) use step::reached;
 pub use store::Lake;
 pub(crate) use store::cause_text;
-pub use table::{Applied, ChunkWriter, Merged, Place, Repair, Repaired, StagedChunk, Table, TableSummary};
+pub use table::{
+    Applied, ChunkWriter, Compacted, Compaction, CompactionGroup, CompactionMerged, Eagerness, Merged, Place, Repair,
+    Repaired, StagedChunk, Table, TableSummary,
+};
+pub use vacuum::{VacuumTerms, Vacuumed, vacuum};

@@ -275,7 +275,8 @@ impl Picture {
                     since.unknown = true;
                     continue;
                 };
-                if self.ids.contains_key(&add.path) || !read.insert(add.path.clone()) {
+                // A compaction moves rows that other entries have told of.
+                if !add.data_change || self.ids.contains_key(&add.path) || !read.insert(add.path.clone()) {
                     continue;
                 }
                 self.keys_of(&add, since).await?;

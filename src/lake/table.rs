@@ -7,11 +7,13 @@
 //!
 //! A table with a key may be loaded in chunks while its changes go on ([`Table::create`], [`ChunkWriter`],
 //! [`Table::merge_chunk`], [`Table::finish_load`]), in the open or out of sight until it is swapped in ([`Table::swap`]):
-//! docs/decisions/011-loads-beside-the-stream.md. One that is whole may be put right row by row ([`Table::repair`]).
+//! docs/decisions/011-loads-beside-the-stream.md. One that is whole may be put right row by row ([`Table::repair`]), and its
+//! files may be written anew ([`Table::begin_compaction`]): docs/decisions/012-tables-in-shape.md.
 
 mod apply;
 mod carry;
 mod chunk;
+mod compact;
 mod evolve;
 mod index;
 mod load;
@@ -45,6 +47,7 @@ use super::{Error, step};
 use crate::schema::{ChangeRecord, Shape, TableName, TableSchema};
 use apply::{Gone, Staged};
 pub use chunk::{ChunkWriter, StagedChunk};
+pub use compact::{Compacted, Compaction, CompactionGroup, CompactionMerged, Eagerness};
 use evolve::Evolved;
 use index::check_keys;
 pub(super) use index::read_deletion_vector;

@@ -12,6 +12,7 @@ mod following;
 mod history;
 pub mod load_request;
 mod loading;
+pub mod maintenance;
 pub mod position_report;
 mod prepared;
 mod reload;
@@ -20,6 +21,7 @@ pub mod schema_report;
 mod source_run;
 mod supervisor;
 mod telling;
+mod upkeep;
 pub mod verify;
 
 pub use any_source::AnySource;

@@ -25,6 +25,7 @@ use self::commit_loop::instant_of;
 use super::batch::Gatherer;
 use super::commit::Committer;
 use super::telling::Lag;
+use super::upkeep::{SweepTimes, Upkeep};
 use super::{Error, RunOptions, SourceSummary, TableSummary};
 use crate::config::{Commit, Config};
 use crate::lake::{Lake, Spill, Table};
@@ -81,6 +82,7 @@ pub struct SourceRun<S> {
     turned_up: Mutex<HashMap<TableName, TurnedUp>>,
     /// That, and why, the stream found the position to be lost, for the next attempt.
     lost: Mutex<Option<String>>,
+    swept: Mutex<SweepTimes>,
 }
 
 /// Attempts that began because a table turned up.
@@ -135,6 +137,7 @@ impl<S: Source> SourceRun<S> {
             deliveries: Mutex::default(),
             turned_up: Mutex::default(),
             lost: Mutex::default(),
+            swept: Mutex::default(),
         }
     }
 
@@ -351,6 +354,7 @@ impl<S: Source> SourceRun<S> {
             committing: None,
             loader,
             repairer,
+            upkeep: Upkeep::new(&self.name, &self.lake, &self.config, self.stop.child_token()),
             load_told: Instant::now(),
             chunks_turn: false,
             durable,
@@ -428,7 +432,11 @@ impl<S: Source> SourceRun<S> {
 }
 
 /// Renews the lease until `done`, then gives it back; cancels `lost` when it is lost.
-async fn keep(mut lease: Lease, lost: CancellationToken, done: CancellationToken) -> Result<(), ledger::Error> {
+pub(super) async fn keep(
+    mut lease: Lease,
+    lost: CancellationToken,
+    done: CancellationToken,
+) -> Result<(), ledger::Error> {
     // Nobody may write for the last seconds of a lease: a PUT takes time.
     const MARGIN: Duration = Duration::from_secs(5);
     let mut pause = ledger::RENEW_EVERY;

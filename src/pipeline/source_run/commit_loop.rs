@@ -1,5 +1,5 @@
 //! The loop between a source's events and its commits: what a batch takes in, and when it is due; and when, between
-//! batches, chunks of tables that are being loaded are merged, and rows put right.
+//! batches, chunks of tables that are being loaded are merged, rows put right, and compacted files put in place.
 
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,10 @@ use super::super::batch::Gatherer;
 use super::super::commit::Committer;
 use super::super::loading::Outcome;
 use super::super::telling::Trouble;
-use super::{Ended, FAREWELL_MAX, SourceRun, parse_position};
+use super::super::upkeep::Upkeep;
+use super::{Ended, FAREWELL_MAX, SourceRun, locked, parse_position};
 use crate::ledger::Decided;
+use crate::schema::TableName;
 use crate::snapshot::{Loader, Repairer};
 use crate::source::{Event, Position, Source};
 
@@ -44,6 +46,10 @@ pub(super) enum Work {
     Repair {
         void: bool,
     },
+    Compaction {
+        table: TableName,
+        void: bool,
+    },
 }
 
 /// The loop that takes events in and sends batches off; one commit is under way at a time, the next batch gathers
@@ -56,6 +62,7 @@ pub(super) struct Loop<'a, S> {
     pub(super) committing: Option<JoinHandle<(Committer, Result<Work, Error>)>>,
     pub(super) loader: Loader<S>,
     pub(super) repairer: Repairer<S>,
+    pub(super) upkeep: Upkeep,
     /// When the ledger was last written to say how far loads are.
     pub(super) load_told: Instant,
     /// After each batch it is the chunks' turn: where commits take longer than their interval, the next is always due.
@@ -95,6 +102,7 @@ impl<S: Source> Loop<'_, S> {
             self.start_commit_if_due();
             self.start_merge_if_ready();
             self.start_repair_if_ready();
+            self.start_upkeep_if_ready();
             if self.draining && self.committing.is_none() {
                 break;
             }
@@ -113,11 +121,13 @@ impl<S: Source> Loop<'_, S> {
                 },
                 read = self.loader.next(), if !self.ending() => read?,
                 read = self.repairer.next(), if !self.ending() => read?,
+                () = self.upkeep.next(), if !self.ending() => {}
                 Some(decided) = self.decided.recv() => self.gatherer.decided(&decided),
                 Some(()) = self.requested.recv() => self.anew_at = Some(Instant::now()),
                 _ = clock.tick() => self.look_around().await?,
             }
         }
+        self.upkeep.give_up().await;
         if let Some(committer) = &mut self.committer {
             if tokio::time::timeout(FAREWELL_MAX, committer.finish()).await.is_err() {
                 tracing::warn!(source = self.run.name, "a checkpoint is not finished; the next one will be");
@@ -298,6 +308,24 @@ impl<S: Source> Loop<'_, S> {
         }));
     }
 
+    /// Puts compacted files in place; begins what else is due.
+    fn start_upkeep_if_ready(&mut self) {
+        if self.committing.is_some() || self.ending() {
+            return;
+        }
+        let Some(mut committer) = self.committer.take() else { return };
+        let Some((table, compacted)) = self.upkeep.take_ready() else {
+            self.upkeep.start(&committer, &mut locked(&self.run.swept));
+            self.committer = Some(committer);
+            return;
+        };
+        self.committing = Some(tokio::spawn(async move {
+            let merged = committer.merge_compaction(&table, compacted).await;
+            let result = merged.map(|applied| Work::Compaction { table, void: !applied });
+            (committer, result)
+        }));
+    }
+
     fn start_commit_if_due(&mut self) {
         if self.committing.is_some() || !self.is_due() {
             return;
@@ -327,6 +355,11 @@ impl<S: Source> Loop<'_, S> {
         match work {
             Work::Batch => self.last_ledger = Instant::now(),
             Work::Repair { void } => self.repairer.returned(void),
+            Work::Compaction { table, void } => {
+                if void {
+                    self.upkeep.came_to_nothing(table);
+                }
+            }
             Work::Chunks(outcomes) => {
                 for (place, rows, merged) in outcomes {
                     let mut known = vec![self.reached.clone()];
