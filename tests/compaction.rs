@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use lakeward::lake::{
-    Compacted, Compaction, CompactionMerged, Eagerness, FirstLoad, Lake, Spill, Table, TableChange, TableLog,
-    VacuumTerms, Vacuumed, vacuum,
+    ChunkWriter, Compacted, Compaction, CompactionMerged, CompactionTerms, Eagerness, FirstLoad, Lake, LoadNote, Place,
+    Spill, Table, TableChange, TableLog, VacuumTerms, Vacuumed, vacuum,
 };
 use lakeward::schema::{LakeType, Op, RowIdentity, Shape, TableSchema};
 use rand::rngs::StdRng;
@@ -137,6 +137,10 @@ impl World {
     }
 }
 
+fn terms(target_bytes: u64, eagerness: Eagerness) -> CompactionTerms {
+    CompactionTerms { target_bytes, memory_bytes: 64 << 20, eagerness }
+}
+
 async fn run(job: Compaction) -> Compacted {
     job.run(&CancellationToken::new()).await.expect("readable").expect("not stopped")
 }
@@ -163,7 +167,7 @@ async fn ten_files() -> Option<World> {
 async fn rows_that_change_while_their_files_are_compacted_come_out_right() {
     let Some(mut world) = ten_files().await else { return };
     world.change(&[delete(3), (Op::Update, row(15, 1))]).await;
-    let job = world.table.begin_compaction(1 << 20, Eagerness::Routine).expect("ten small files");
+    let job = world.table.begin_compaction(&terms(1 << 20, Eagerness::Routine)).expect("ten small files");
     let told: Vec<(u64, u64, u64)> = job.groups().map(|group| (group.files, group.rows, group.dead_rows)).collect();
     assert_eq!(told, [(11, 101, 2)]);
     world.change(&[delete(4), (Op::Update, row(16, 1)), (Op::Insert, row(200, 0))]).await;
@@ -212,7 +216,8 @@ async fn rows_that_change_while_their_files_are_compacted_come_out_right() {
 async fn a_job_whose_files_are_gone_is_void_and_leaves_nothing() {
     for case in ["truncate", "evolve", "restart", "another job", "another engine", "watch", "a file that died"] {
         let Some(mut world) = ten_files().await else { return };
-        let begin = |world: &World| world.table.begin_compaction(1 << 20, Eagerness::Asked).expect("small files");
+        let begin =
+            |world: &World| world.table.begin_compaction(&terms(1 << 20, Eagerness::Asked)).expect("small files");
         let done = run(begin(&world)).await;
         match case {
             "truncate" => drop(world.table.apply(&[TableChange::Truncate], "pg:0/3").await.expect("applied")),
@@ -248,7 +253,7 @@ async fn a_job_whose_files_are_gone_is_void_and_leaves_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_is_merged_on_top_of_another_engines_commit() {
     let Some(mut world) = ten_files().await else { return };
-    let done = run(world.table.begin_compaction(1 << 20, Eagerness::Routine).expect("small files")).await;
+    let done = run(world.table.begin_compaction(&terms(1 << 20, Eagerness::Routine)).expect("small files")).await;
     world.change(&[delete(1), (Op::Insert, row(100, 0))]).await;
     world.foreign(None);
     let merged = world.table.merge_compaction(done).await.expect("merged");
@@ -263,13 +268,13 @@ async fn a_job_is_merged_on_top_of_another_engines_commit() {
 async fn a_job_that_is_told_to_stop_leaves_nothing() {
     let Some(world) = ten_files().await else { return };
     let before = world.objects();
-    let job = world.table.begin_compaction(1 << 20, Eagerness::Routine).expect("small files");
+    let job = world.table.begin_compaction(&terms(1 << 20, Eagerness::Routine)).expect("small files");
     let stop = CancellationToken::new();
     stop.cancel();
     assert!(job.run(&stop).await.expect("no error").is_none());
     assert_eq!(world.objects(), before);
     // Nor does one that fails in the middle.
-    let job = world.table.begin_compaction(1 << 20, Eagerness::Routine).expect("small files");
+    let job = world.table.begin_compaction(&terms(1 << 20, Eagerness::Routine)).expect("small files");
     let gone = world.actions(10, "add").remove(0)["path"].as_str().expect("a path").to_owned();
     std::fs::rename(world.folder().join(&gone), world.scratch.path().join("away")).expect("moved");
     let failed = job.run(&CancellationToken::new()).await.expect_err("a file is gone");
@@ -289,7 +294,7 @@ async fn a_sweep_keeps_what_retained_versions_need_and_nothing_else() {
         let entry = std::fs::File::options().write(true).open(world.entry(version)).expect("an entry");
         entry.set_modified(SystemTime::now() - Duration::from_secs(3600)).expect("a time");
     }
-    let done = run(world.table.begin_compaction(1 << 20, Eagerness::Routine).expect("small files")).await;
+    let done = run(world.table.begin_compaction(&terms(1 << 20, Eagerness::Routine)).expect("small files")).await;
     world.change(&[delete(2)]).await;
     world.table.merge_compaction(done).await.expect("merged");
     std::fs::write(world.folder().join("notes.txt"), "not ours").expect("written");
@@ -320,6 +325,47 @@ async fn a_sweep_keeps_what_retained_versions_need_and_nothing_else() {
     if let Some(mut readers) = Readers::start() {
         readers.assert_agree(world.folder().to_str().expect("UTF-8"));
     }
+}
+
+/// What is built out of sight stays as long as it has a log of its own, and from then on what the table's log names of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_leaves_builds_under_way_alone_and_keeps_what_was_swapped_in() {
+    let Some(mut world) = ten_files().await else { return };
+    let (note, schema) = (LoadNote::begin(), world.table.schema().clone());
+    let place = Place::Hidden(note.id);
+    let hidden = Table::create(&world.lake, "booking", schema.clone(), "pg:0/5".into(), note.clone(), place).await;
+    let mut hidden = hidden.expect("made");
+    for ids in [0..40, 40..60] {
+        let mut writer = ChunkWriter::begin(&hidden).expect("begun");
+        let rows = rows(&schema, &ids.map(|id| (Op::Insert, row(id, 1))).collect::<Vec<_>>());
+        writer.write(&rows.rows).await.expect("written");
+        // The stream knows better of two rows of each chunk.
+        let late = [delete(1), delete(41), (Op::Insert, row(100, 1))];
+        hidden.apply(&[TableChange::Rows(support::columns::rows(&schema, &late))], "pg:0/6").await.expect("applied");
+        let staged = writer.finish().await.expect("finished");
+        hidden.merge_chunk(staged, note.clone(), "pg:0/6").await.expect("merged");
+    }
+    let objects = world.objects();
+    let build = |objects: &BTreeSet<String>| objects.iter().filter(|path| path.starts_with("resync-")).count();
+    assert!(build(&objects) > 4, "{objects:?}");
+    world.sweep(AT_ONCE, false).await;
+    assert_eq!(build(&world.objects()), build(&objects), "it is under way");
+    hidden.finish_load("pg:0/7").await.expect("finished");
+    world.table = Table::swap(Some(world.table), hidden, "pg:0/8").await.expect("swapped");
+    let gone = world.sweep(AT_ONCE, false).await;
+    assert!(gone.objects >= 10, "the old table's files: {gone:?}");
+    assert_eq!(world.objects().len(), world.referred());
+    assert!(build(&world.objects()) == world.objects().len(), "{:?}", world.objects());
+    let count = "SELECT count(*), count(*) FILTER (n = 1) FROM t";
+    assert_eq!(world.seen(None, count), [[json!(59), json!(59)]]);
+    // And it is compacted like any other.
+    let done = run(world.table.begin_compaction(&terms(1 << 20, Eagerness::Asked)).expect("small files")).await;
+    world.change(&[delete(2)]).await;
+    world.table.merge_compaction(done).await.expect("merged");
+    world.restart().await;
+    world.sweep(AT_ONCE, false).await;
+    assert_eq!(build(&world.objects()), 0, "{:?}", world.objects());
+    assert_eq!(world.seen(None, count), [[json!(58), json!(58)]]);
 }
 
 /// The log begins later then, and says so; what it has left is right.
@@ -380,7 +426,7 @@ impl Side {
             0..6 if self.begun.len() + self.done.len() < 2 => {
                 let target = [2 << 10, 64 << 10, 1 << 20][random.random_range(0..3)];
                 let eagerness = if random.random_bool(0.5) { Eagerness::Asked } else { Eagerness::Routine };
-                self.begun.extend(world.table.begin_compaction(target, eagerness));
+                self.begun.extend(world.table.begin_compaction(&terms(target, eagerness)));
             }
             6..11 if !self.begun.is_empty() => {
                 let job = self.begun.swap_remove(random.random_range(0..self.begun.len()));
@@ -573,7 +619,7 @@ async fn a_table_whose_rows_are_only_added_is_compacted_without_an_index() {
     for batch in 0..9 {
         world.change(&(batch * 10..batch * 10 + 10).map(|id| (Op::Insert, row(id, 0))).collect::<Vec<_>>()).await;
     }
-    let done = run(world.table.begin_compaction(1 << 20, Eagerness::Routine).expect("small files")).await;
+    let done = run(world.table.begin_compaction(&terms(1 << 20, Eagerness::Routine)).expect("small files")).await;
     world.change(&[(Op::Insert, row(90, 0))]).await;
     let merged = world.table.merge_compaction(done).await.expect("merged");
     assert!(matches!(merged, CompactionMerged::Applied { files_before: 9, files_after: 1, .. }), "{merged:?}");

@@ -86,17 +86,20 @@ impl Roll {
     /// For first loads.
     pub const SNAPSHOT: Self = Self::At { file_bytes: SNAPSHOT_FILE_BYTES, row_group_bytes: ROW_GROUP_BYTES };
 
-    /// For a compaction to files of this size.
-    pub fn to_size(file_bytes: u64) -> Self {
-        let bytes = NonZeroU64::new(file_bytes).unwrap_or(SNAPSHOT_FILE_BYTES);
-        Self::At { file_bytes: bytes, row_group_bytes: ROW_GROUP_BYTES }
+    /// To files of this size, by a writer that may use so much memory.
+    pub fn to_size(file_bytes: u64, memory_bytes: u64) -> Self {
+        let file_bytes = NonZeroU64::new(file_bytes).unwrap_or(SNAPSHOT_FILE_BYTES);
+        Self::At { file_bytes, row_group_bytes: row_group_within(memory_bytes) }
     }
 
     /// For a writer that may use so much memory.
     pub fn within(memory_bytes: u64) -> Self {
-        let row_group_bytes = usize::try_from(memory_bytes / 8).unwrap_or(usize::MAX).clamp(1 << 20, ROW_GROUP_BYTES);
-        Self::At { file_bytes: SNAPSHOT_FILE_BYTES, row_group_bytes }
+        Self::At { file_bytes: SNAPSHOT_FILE_BYTES, row_group_bytes: row_group_within(memory_bytes) }
     }
+}
+
+fn row_group_within(memory_bytes: u64) -> usize {
+    usize::try_from(memory_bytes / 8).unwrap_or(usize::MAX).clamp(1 << 20, ROW_GROUP_BYTES)
 }
 
 /// Encoded bytes of a row group, which the writer holds in memory until it is complete.

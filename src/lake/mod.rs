@@ -47,7 +47,7 @@ pub(crate) use step::reached;
 pub use store::Lake;
 pub(crate) use store::cause_text;
 pub use table::{
-    Applied, ChunkWriter, Compacted, Compaction, CompactionGroup, CompactionMerged, Eagerness, Merged, Place, Repair,
-    Repaired, StagedChunk, Table, TableSummary,
+    Applied, ChunkWriter, Compacted, Compaction, CompactionGroup, CompactionMerged, CompactionTerms, Eagerness, Merged,
+    Place, Repair, Repaired, StagedChunk, Table, TableSummary,
 };
 pub use vacuum::{VacuumTerms, Vacuumed, vacuum};

@@ -47,7 +47,7 @@ use super::{Error, step};
 use crate::schema::{ChangeRecord, Shape, TableName, TableSchema};
 use apply::{Gone, Staged};
 pub use chunk::{ChunkWriter, StagedChunk};
-pub use compact::{Compacted, Compaction, CompactionGroup, CompactionMerged, Eagerness};
+pub use compact::{Compacted, Compaction, CompactionGroup, CompactionMerged, CompactionTerms, Eagerness};
 use evolve::Evolved;
 use index::check_keys;
 pub(super) use index::read_deletion_vector;

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::commit::is_ahead;
 use super::schema_report::{Place, ReportError, question};
 use super::source_run::keep;
-use super::upkeep::merge_told;
+use super::upkeep::{merge_told, terms};
 use crate::config::Config;
 use crate::lake::{self, CompactionGroup, CompactionMerged, Eagerness, Lake, Table, VacuumTerms, Vacuumed};
 use crate::ledger::{Entry, Holder, Lease, Ledger, TableState};
@@ -80,8 +80,8 @@ pub async fn compaction_plans(config: &Config, tables: &[String]) -> Result<Vec<
     for text in tables {
         let place = Place::find(config, text)?;
         let (source, table) = (&place.source.name, &place.name);
-        let target_bytes = config.target_file_bytes(source, &table.to_string());
-        let planned = Table::compaction_plan(&lake, source, table, target_bytes, Eagerness::Asked).await?;
+        let terms = terms(config, source, table, Eagerness::Asked);
+        let planned = Table::compaction_plan(&lake, source, table, &terms).await?;
         let mut report = CompactionReport::new(&place);
         report.take(planned.ok_or_else(|| nothing_there(source, table))?);
         reports.push(report);
@@ -133,11 +133,11 @@ async fn compact_table(
     let opened = Table::open(lake, source, name).await?;
     let mut table = opened.ok_or_else(|| nothing_there(source, name))?;
     check_state(entry.as_ref(), &table)?;
-    let target_bytes = config.target_file_bytes(source, &name.to_string());
+    let terms = terms(config, source, name, Eagerness::Asked);
     let mut report = CompactionReport::new(place);
     let (mut files_after, mut bytes_after) = (0, 0);
     for _ in 0..JOBS_MAX {
-        let Some(job) = table.begin_compaction(target_bytes, Eagerness::Asked) else { break };
+        let Some(job) = table.begin_compaction(&terms) else { break };
         let groups: Vec<CompactionGroup> = job.groups().cloned().collect();
         let Some(compacted) = job.run(stop).await? else { break };
         match merge_told(source, &mut table, compacted).await? {

@@ -15,7 +15,9 @@ use tokio_util::task::AbortOnDropHandle;
 use super::Error;
 use super::commit::{Committer, is_ahead};
 use crate::config::Config;
-use crate::lake::{self, Compacted, Compaction, CompactionMerged, Eagerness, Lake, Table, VacuumTerms, Vacuumed};
+use crate::lake::{
+    self, Compacted, Compaction, CompactionMerged, CompactionTerms, Eagerness, Lake, Table, VacuumTerms, Vacuumed,
+};
 use crate::ledger::TableState;
 use crate::schema::TableName;
 
@@ -24,6 +26,9 @@ static COMPACTIONS: Semaphore = Semaphore::const_new(1);
 
 /// Likewise.
 static SWEEPS: Semaphore = Semaphore::const_new(1);
+
+/// What a job may hold in memory, as a share of the budget, beside it.
+const MEMORY_SHARE: u64 = 4;
 
 /// How often it is looked what is due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -106,8 +111,8 @@ impl Upkeep {
                 continue;
             }
             let Ok(turn) = COMPACTIONS.try_acquire() else { return };
-            let target_bytes = self.config.target_file_bytes(&self.source, &name.to_string());
-            match table.begin_compaction(target_bytes, Eagerness::Routine) {
+            let terms = terms(&self.config, &self.source, name, Eagerness::Routine);
+            match table.begin_compaction(&terms) {
                 Some(job) => {
                     self.job = Some(self.spawn(name.clone(), job, turn));
                     return;
@@ -209,6 +214,15 @@ fn spread(name: &TableName, over: Duration) -> Duration {
     let mut hasher = DefaultHasher::new();
     name.hash(&mut hasher);
     over.mul_f64((hasher.finish() % 1000) as f64 / 1000.0)
+}
+
+/// What a table's files are to come to.
+pub(super) fn terms(config: &Config, source: &str, table: &TableName, eagerness: Eagerness) -> CompactionTerms {
+    CompactionTerms {
+        target_bytes: config.target_file_bytes(source, &table.to_string()),
+        memory_bytes: config.memory.budget_bytes / MEMORY_SHARE,
+        eagerness,
+    }
 }
 
 fn is_streaming(committer: &Committer, name: &TableName) -> bool {

@@ -18,21 +18,21 @@ use job::Input;
 pub use job::{Compacted, Compaction};
 pub use merge::CompactionMerged;
 use plan::{Candidate, plan};
-pub use plan::{CompactionGroup, Eagerness};
+pub use plan::{CompactionGroup, CompactionTerms, Eagerness};
 
 impl Table {
-    /// The files worth writing anew, so that files come to about `target_bytes`; nothing is read.
-    pub fn worth_compacting(&self, target_bytes: u64, eagerness: Eagerness) -> Vec<CompactionGroup> {
+    /// The files worth writing anew; nothing is read.
+    pub fn worth_compacting(&self, terms: &CompactionTerms) -> Vec<CompactionGroup> {
         let files: Vec<Candidate<'_>> = self.files.iter().map(|(&id, file)| Candidate::of(id, file)).collect();
-        plan(&files, target_bytes, eagerness)
+        plan(&files, terms)
     }
 
     /// A job, if one is worth it now. Not for a table that is loading or out of sight, nor while rows are put right.
-    pub fn begin_compaction(&self, target_bytes: u64, eagerness: Eagerness) -> Option<Compaction> {
+    pub fn begin_compaction(&self, terms: &CompactionTerms) -> Option<Compaction> {
         if !self.may_be_compacted() {
             return None;
         }
-        let groups = plan::one_job(self.worth_compacting(target_bytes, eagerness));
+        let groups = plan::one_job(self.worth_compacting(terms), terms);
         if groups.is_empty() {
             return None;
         }
@@ -47,7 +47,7 @@ impl Table {
             hasher: self.hasher.clone(),
             ticket: self.ticket(),
             log_store: self.log_store.clone(),
-            roll: Roll::to_size(target_bytes),
+            roll: Roll::to_size(terms.target_bytes, terms.memory_bytes),
             groups: groups.into_iter().map(|group| (group.clone(), inputs(&group))).collect(),
         })
     }
@@ -57,14 +57,13 @@ impl Table {
         lake: &Lake,
         source: &str,
         name: &TableName,
-        target_bytes: u64,
-        eagerness: Eagerness,
+        terms: &CompactionTerms,
     ) -> Result<Option<Vec<CompactionGroup>>, Error> {
         let found = find(lake, source, name, &lake.table_url(source, name)).await?;
         Ok(found.map(|(_, loaded)| {
             let files: Vec<Candidate<'_>> =
                 (0..).zip(&loaded.adds).filter_map(|(id, add)| Candidate::of_log(id, add)).collect();
-            plan(&files, target_bytes, eagerness)
+            plan(&files, terms)
         }))
     }
 

@@ -98,6 +98,7 @@ impl<S: Source> Loop<'_, S> {
             if self.chunks_turn {
                 self.start_merge_if_ready();
                 self.start_repair_if_ready();
+                self.start_upkeep_if_ready();
             }
             self.start_commit_if_due();
             self.start_merge_if_ready();

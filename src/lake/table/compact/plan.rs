@@ -26,12 +26,8 @@ const DEAD_SHARE_ASKED: f64 = 0.1;
 /// Files below this part of the target are not written anew for their dead rows alone: that would go on with every batch.
 const DEAD_MATTERS: f64 = 1.0 / 16.0;
 
-/// Rows that make a file full, however small they are: a job keeps 16 bytes of each in memory.
-const FULL_ROWS: f64 = (4 << 20) as f64;
-
-/// What one job reads at most, as full files.
+/// What one job reads at most, as full files, and in bytes.
 const JOB_MAX: f64 = 8.0;
-const JOB_ROWS_MAX: u64 = 8 << 20;
 const JOB_BYTES_MAX: u64 = 1 << 30;
 
 /// How eagerly files are chosen.
@@ -41,6 +37,27 @@ pub enum Eagerness {
     Routine,
     /// Somebody asks: whatever is small, and whatever has more than a few dead rows.
     Asked,
+}
+
+/// What files are to come to, and at what cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompactionTerms {
+    pub target_bytes: u64,
+    /// What a job may hold in memory: half of it for keys, the rest for rows that are read and written.
+    pub memory_bytes: u64,
+    pub eagerness: Eagerness,
+}
+
+impl CompactionTerms {
+    /// Rows of a job: of each, 16 bytes are kept.
+    fn job_rows(&self) -> u64 {
+        (self.memory_bytes / 32).clamp(1 << 16, 8 << 20)
+    }
+
+    /// Rows that make a file full, however small they are.
+    fn full_rows(&self) -> u64 {
+        self.job_rows() / 2
+    }
 }
 
 /// A file as the plan sees it.
@@ -72,13 +89,14 @@ impl<'a> Candidate<'a> {
     }
 
     /// How full the file is, dead rows counted.
-    fn weight(&self, target_bytes: u64) -> f64 {
-        (self.bytes() as f64 / target_bytes.max(1) as f64).max(self.rows as f64 / FULL_ROWS)
+    fn weight(&self, terms: &CompactionTerms) -> f64 {
+        let (bytes, rows) = (self.bytes() as f64, self.rows as f64);
+        (bytes / terms.target_bytes.max(1) as f64).max(rows / terms.full_rows() as f64)
     }
 
     /// How full a file of its live rows would be.
-    fn live_weight(&self, target_bytes: u64) -> f64 {
-        self.weight(target_bytes) * (1.0 - self.dead_share())
+    fn live_weight(&self, terms: &CompactionTerms) -> f64 {
+        self.weight(terms) * (1.0 - self.dead_share())
     }
 }
 
@@ -107,7 +125,7 @@ impl CompactionGroup {
 }
 
 /// What is worth writing anew.
-pub(super) fn plan(files: &[Candidate<'_>], target_bytes: u64, eagerness: Eagerness) -> Vec<CompactionGroup> {
+pub(super) fn plan(files: &[Candidate<'_>], terms: &CompactionTerms) -> Vec<CompactionGroup> {
     let mut partitions: BTreeMap<BTreeMap<&str, Option<&str>>, Vec<&Candidate<'_>>> = BTreeMap::new();
     for file in files {
         let values = file.add.partition_values.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
@@ -117,7 +135,7 @@ pub(super) fn plan(files: &[Candidate<'_>], target_bytes: u64, eagerness: Eagern
     for (values, files) in partitions {
         let partition: BTreeMap<String, Option<String>> =
             values.into_iter().map(|(name, value)| (name.to_owned(), value.map(str::to_owned))).collect();
-        for chosen in split(choose(&files, target_bytes, eagerness), target_bytes, eagerness) {
+        for chosen in split(choose(&files, terms), terms) {
             let mut group = CompactionGroup { partition: partition.clone(), ..CompactionGroup::default() };
             chosen.iter().for_each(|file| group.take(file));
             groups.push(group);
@@ -127,13 +145,13 @@ pub(super) fn plan(files: &[Candidate<'_>], target_bytes: u64, eagerness: Eagern
 }
 
 /// As many of the groups as one job takes; at least one.
-pub(super) fn one_job(groups: Vec<CompactionGroup>) -> Vec<CompactionGroup> {
+pub(super) fn one_job(groups: Vec<CompactionGroup>, terms: &CompactionTerms) -> Vec<CompactionGroup> {
     let (mut bytes, mut rows) = (0, 0);
     let mut job = Vec::new();
     for group in groups {
         bytes += group.bytes;
         rows += group.rows - group.dead_rows;
-        if !job.is_empty() && (bytes > JOB_BYTES_MAX || rows > JOB_ROWS_MAX) {
+        if !job.is_empty() && (bytes > JOB_BYTES_MAX || rows > terms.job_rows()) {
             break;
         }
         job.push(group);
@@ -141,58 +159,54 @@ pub(super) fn one_job(groups: Vec<CompactionGroup>) -> Vec<CompactionGroup> {
     job
 }
 
-fn is_dead_heavy(file: &Candidate<'_>, target_bytes: u64, eagerness: Eagerness) -> bool {
-    match eagerness {
-        Eagerness::Routine => file.dead_share() > DEAD_SHARE && file.weight(target_bytes) >= DEAD_MATTERS,
+fn is_dead_heavy(file: &Candidate<'_>, terms: &CompactionTerms) -> bool {
+    match terms.eagerness {
+        Eagerness::Routine => file.dead_share() > DEAD_SHARE && file.weight(terms) >= DEAD_MATTERS,
         Eagerness::Asked => file.dead_share() > DEAD_SHARE_ASKED,
     }
 }
 
 /// The tier of a small file, or `None` for one that is not.
-fn tier(file: &Candidate<'_>, target_bytes: u64) -> Option<u32> {
-    let weight = file.live_weight(target_bytes);
+fn tier(file: &Candidate<'_>, terms: &CompactionTerms) -> Option<u32> {
+    let weight = file.live_weight(terms);
     let bound = |tier: u32| 0.5 / TIER_GROWTH.powi((TIERS - 1 - tier) as i32);
     (0..TIERS).find(|&tier| weight < bound(tier))
 }
 
 /// The files of one partition to write anew, oldest first.
-fn choose<'f, 'a>(files: &[&'f Candidate<'a>], target_bytes: u64, eagerness: Eagerness) -> Vec<&'f Candidate<'a>> {
-    let tiers: Vec<Option<u32>> = files.iter().map(|file| tier(file, target_bytes)).collect();
+fn choose<'f, 'a>(files: &[&'f Candidate<'a>], terms: &CompactionTerms) -> Vec<&'f Candidate<'a>> {
+    let tiers: Vec<Option<u32>> = files.iter().map(|file| tier(file, terms)).collect();
     let of_tier = |wanted: u32| tiers.iter().filter(|tier| **tier == Some(wanted)).count();
-    let merged_up_to = match eagerness {
+    let merged_up_to = match terms.eagerness {
         Eagerness::Routine => (0..TIERS).rev().find(|&tier| of_tier(tier) >= FAN),
         Eagerness::Asked => (tiers.iter().flatten().count() > 1).then_some(TIERS - 1),
     };
     let merged = |tier: Option<u32>| tier.is_some_and(|tier| merged_up_to.is_some_and(|up_to| tier <= up_to));
     let chosen = files.iter().zip(&tiers);
-    let chosen = chosen.filter(|(file, tier)| merged(**tier) || is_dead_heavy(file, target_bytes, eagerness));
+    let chosen = chosen.filter(|(file, tier)| merged(**tier) || is_dead_heavy(file, terms));
     let mut chosen: Vec<&'f Candidate<'a>> = chosen.map(|(file, _)| *file).collect();
     chosen.sort_unstable_by_key(|file| file.id);
     chosen
 }
 
 /// Cuts what was chosen into groups that one job can take.
-fn split<'f, 'a>(
-    chosen: Vec<&'f Candidate<'a>>,
-    target_bytes: u64,
-    eagerness: Eagerness,
-) -> Vec<Vec<&'f Candidate<'a>>> {
+fn split<'f, 'a>(chosen: Vec<&'f Candidate<'a>>, terms: &CompactionTerms) -> Vec<Vec<&'f Candidate<'a>>> {
     let mut groups: Vec<Vec<&'f Candidate<'a>>> = Vec::new();
     let (mut weight, mut bytes, mut rows) = (0.0, 0, 0);
     for file in chosen {
-        weight += file.live_weight(target_bytes);
+        weight += file.live_weight(terms);
         bytes += file.bytes();
         rows += file.rows - file.dead;
         match groups.last_mut() {
-            Some(group) if weight <= JOB_MAX && bytes <= JOB_BYTES_MAX && rows <= JOB_ROWS_MAX => group.push(file),
+            Some(group) if weight <= JOB_MAX && bytes <= JOB_BYTES_MAX && rows <= terms.job_rows() => group.push(file),
             _ => {
                 groups.push(vec![file]);
-                (weight, bytes, rows) = (file.live_weight(target_bytes), file.bytes(), file.rows - file.dead);
+                (weight, bytes, rows) = (file.live_weight(terms), file.bytes(), file.rows - file.dead);
             }
         }
     }
     // A file alone is written anew for its dead rows only.
-    groups.retain(|group| group.len() > 1 || group.iter().all(|file| is_dead_heavy(file, target_bytes, eagerness)));
+    groups.retain(|group| group.len() > 1 || group.iter().all(|file| is_dead_heavy(file, terms)));
     groups
 }
 
@@ -203,6 +217,10 @@ mod tests {
     use super::*;
 
     const TARGET: u64 = 1 << 20;
+
+    fn terms(eagerness: Eagerness) -> CompactionTerms {
+        CompactionTerms { target_bytes: TARGET, memory_bytes: 256 << 20, eagerness }
+    }
 
     fn add(bytes: u64, partition: Option<&str>) -> Add {
         let values = partition.map(|value| ("p".to_owned(), Some(value.to_owned())));
@@ -216,7 +234,7 @@ mod tests {
             .zip(files)
             .map(|((id, add), &(_, rows, dead))| Candidate { id, add, rows, dead })
             .collect();
-        plan(&candidates, TARGET, eagerness).into_iter().map(|group| group.ids).collect()
+        plan(&candidates, &terms(eagerness)).into_iter().map(|group| group.ids).collect()
     }
 
     #[test]
@@ -257,7 +275,7 @@ mod tests {
         let adds: Vec<Add> = (0..16).map(|n| add(1000, Some(if n % 2 == 0 { "a" } else { "b" }))).collect();
         let candidates: Vec<Candidate<'_>> =
             (0..).zip(&adds).map(|(id, add)| Candidate { id, add, rows: 10, dead: 1 }).collect();
-        let groups = plan(&candidates, TARGET, Eagerness::Routine);
+        let groups = plan(&candidates, &terms(Eagerness::Routine));
         assert_eq!(groups.len(), 2);
         assert_eq!(groups[0].partition["p"].as_deref(), Some("a"));
         assert_eq!((groups[0].files, groups[0].rows, groups[0].dead_rows, groups[0].bytes), (8, 80, 8, 8000));
@@ -266,9 +284,11 @@ mod tests {
         let groups = planned(&[(TARGET / 4, 10, 0); 40], Eagerness::Routine);
         assert_eq!(groups.iter().map(Vec::len).collect::<Vec<_>>(), [32, 8]);
         let group = |rows| CompactionGroup { rows, ..CompactionGroup::default() };
-        assert_eq!(one_job(vec![group(JOB_ROWS_MAX), group(1)]).len(), 1);
-        assert_eq!(one_job(vec![group(JOB_ROWS_MAX + 1)]).len(), 1);
-        assert_eq!(one_job(vec![group(1), group(1)]).len(), 2);
+        let terms = terms(Eagerness::Routine);
+        let most = terms.job_rows();
+        assert_eq!(one_job(vec![group(most), group(1)], &terms).len(), 1);
+        assert_eq!(one_job(vec![group(most + 1)], &terms).len(), 1);
+        assert_eq!(one_job(vec![group(1), group(1)], &terms).len(), 2);
     }
 
     /// A row is written anew about once a tier, however many commits there are.
@@ -282,7 +302,7 @@ mod tests {
             let adds: Vec<Add> = files.iter().map(|bytes| add(*bytes, None)).collect();
             let candidates: Vec<Candidate<'_>> =
                 (0..).zip(&adds).map(|(id, add)| Candidate { id, add, rows: 10, dead: 0 }).collect();
-            for group in plan(&candidates, TARGET, Eagerness::Routine) {
+            for group in plan(&candidates, &terms(Eagerness::Routine)) {
                 let mut left = group.bytes;
                 written += left;
                 let mut kept: Vec<u64> =
