@@ -23,14 +23,14 @@ const CHUNK_ROWS: u32 = 100;
 /// Delta versions looked at one by one.
 const VERSIONS_READ: usize = 25;
 
-async fn survives_kills(kind: Kind, seed: u64) {
+async fn survives_kills(kind: Kind, seed: u64, memory: &str) {
     let Some(database) = Database::create(kind, "crash").await else { return };
     let (Some(mut oracle), Some(mut reader)) = (Oracle::start(None), Reader::start(None)) else { return };
     let scratch = Scratch::new("crash");
     load::create_tables(&database).await;
     std::fs::write(scratch.path().join("password"), "cdc\n").expect("writable");
     let config = format!(
-        "[lake]\nurl = \"lake\"\n[commit]\ninterval_seconds = 1\n[snapshot]\nchunk_rows = {CHUNK_ROWS}\n{}",
+        "[lake]\nurl = \"lake\"\n[commit]\ninterval_seconds = 1\n[snapshot]\nchunk_rows = {CHUNK_ROWS}\n{memory}{}",
         database.source_toml()
     );
     let mut lakeward = Lakeward::new(scratch.path(), &config);
@@ -70,8 +70,21 @@ async fn survives_kills(kind: Kind, seed: u64) {
             reader.rows(&folder("accounts").display().to_string(), Some(version), "SELECT sum(balance)::BIGINT FROM t");
         assert_eq!(sum, [[json!(TOTAL)]], "version {version} of accounts holds part of a transaction");
     }
+    if !memory.is_empty() {
+        let segments = segments_below(&scratch.path().join("index"));
+        assert!(segments > 0, "no key index came to disk");
+    }
     println!("{kind:?}: {KILLS} kills, {transactions} transactions, {versions} versions of audit");
     database.drop().await;
+}
+
+/// Segments of key indexes that were kept.
+fn segments_below(cache: &Path) -> usize {
+    let tables = std::fs::read_dir(cache).expect("a folder for each table");
+    let files = tables.flat_map(|table| std::fs::read_dir(table.expect("readable").path()).expect("a folder"));
+    files
+        .filter(|file| file.as_ref().is_ok_and(|file| file.path().extension().is_some_and(|kind| kind == "segment")))
+        .count()
 }
 
 /// The actions of each version of a table.
@@ -134,15 +147,16 @@ fn whole_versions(entries: &[Vec<Value>]) -> Vec<u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mariadb_survives_kill_9_at_random_moments() {
-    survives_kills(Kind::MariaDb, 1).await;
+    survives_kills(Kind::MariaDb, 1, "").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mysql_survives_kill_9_at_random_moments() {
-    survives_kills(Kind::MySql, 2).await;
+    survives_kills(Kind::MySql, 2, "").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_survives_kill_9_at_random_moments() {
-    survives_kills(Kind::Postgres, 3).await;
+    // With key indexes that hardly fit into memory.
+    survives_kills(Kind::Postgres, 3, "[memory]\nindex_budget = \"64KiB\"\nindex_dir = \"index\"\n").await;
 }

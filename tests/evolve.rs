@@ -5,9 +5,10 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use lakeward::config::{ChangeKind, ChangePolicy};
-use lakeward::lake::{Applied, Error, FirstLoad, Lake, Spill, Table, TableChange};
+use lakeward::lake::{Applied, Error, FirstLoad, IndexCache, Lake, Spill, Table, TableChange};
 use lakeward::schema::{Column, LakeType, Op, Origin, RowIdentity, Shape, Step, TableSchema, Verdict, settle};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -22,6 +23,9 @@ use url::Url;
 struct World {
     scratch: Scratch,
     lake: Lake,
+    /// The same without an index on disk.
+    plain: Lake,
+    index: Option<Arc<IndexCache>>,
     url: Url,
     table: Table,
     reader: Reader,
@@ -30,15 +34,25 @@ struct World {
 impl World {
     /// `None` without the reader.
     async fn new(schema: TableSchema, first: &[Vec<Value>]) -> Option<Self> {
+        Self::with_index(schema, first, None).await
+    }
+
+    /// With so much memory for the key index; all there is otherwise, and nothing on disk.
+    async fn with_index(schema: TableSchema, first: &[Vec<Value>], index_bytes: Option<u64>) -> Option<Self> {
         let reader = Reader::start(None)?;
         let scratch = Scratch::new("evolve");
-        let lake = Lake::new(&Url::from_directory_path(scratch.path()).expect("absolute"), &BTreeMap::new());
+        let plain = Lake::new(&Url::from_directory_path(scratch.path()).expect("absolute"), &BTreeMap::new());
+        let index = index_bytes.map(|bytes| IndexCache::new(scratch.path().join("index"), bytes));
+        let lake = match &index {
+            Some(index) => plain.clone().with_index(index.clone()),
+            None => plain.clone(),
+        };
         let schema = Arc::new(schema);
         let mut load = FirstLoad::begin(&lake, "booking", schema.clone(), "pg:0/1".into()).expect("an empty folder");
         let first: Vec<(Op, Vec<Value>)> = first.iter().map(|values| (Op::Insert, values.clone())).collect();
         load.write(&rows(&schema, &first).rows).await.expect("written");
         let table = load.commit().await.expect("created");
-        Some(Self { url: lake.table_url("booking", &schema.name), scratch, lake, table, reader })
+        Some(Self { url: lake.table_url("booking", &schema.name), scratch, lake, plain, index, table, reader })
     }
 
     fn shape(&self) -> Arc<Shape> {
@@ -73,10 +87,86 @@ impl World {
         let (noted, changes) = self.table.last_changes();
         let (noted, changes) = (noted, changes.to_vec());
         self.table.finish().await;
-        self.table = Table::open(&self.lake, "booking", self.table.name()).await.expect("readable").expect("a table");
+        self.reopen().await;
         assert_eq!(self.table.shape(), &shape);
         assert_eq!((self.table.live_rows(), self.table.version()), (rows, version));
         assert_eq!(self.table.last_changes(), (noted, &changes[..]));
+    }
+
+    /// Opens the table again after the one that was open is gone, as a process would.
+    async fn reopen(&mut self) {
+        let name = self.table.name().clone();
+        if self.index.is_some() {
+            self.table = Table::open(&self.plain, "booking", &name).await.expect("readable").expect("a table");
+        }
+        self.table = Table::open(&self.lake, "booking", &name).await.expect("readable").expect("a table");
+    }
+
+    /// Things that may befall the index between two batches. None of them may change anything but time.
+    async fn disturb_index(&mut self, random: &mut StdRng) {
+        let cache = self.scratch.path().join("index");
+        match random.random_range(0..8) {
+            // Killed.
+            0 => self.reopen().await,
+            // Deleted while the table is open, before it is opened, and in part.
+            1 => drop(std::fs::remove_dir_all(&cache)),
+            2 => {
+                self.table.finish().await;
+                drop(std::fs::remove_dir_all(&cache));
+                self.reopen().await;
+            }
+            3 | 4 => {
+                self.table.finish().await;
+                let folders = std::fs::read_dir(&cache).map(|folders| folders.flatten().collect::<Vec<_>>());
+                for folder in folders.unwrap_or_default() {
+                    let files = std::fs::read_dir(folder.path()).expect("a folder");
+                    for file in files.flatten().filter(|_| random.random_bool(0.3)) {
+                        if random.random_bool(0.5) {
+                            std::fs::remove_file(file.path()).expect("removable");
+                        } else {
+                            let mut bytes = std::fs::read(file.path()).expect("readable");
+                            bytes.truncate(bytes.len() / 2);
+                            std::fs::write(file.path(), bytes).expect("writable");
+                        }
+                    }
+                }
+                self.reopen().await;
+            }
+            5 => self.compact_elsewhere(random),
+            _ => {}
+        }
+    }
+
+    /// Another engine writes a file anew, rows at their places.
+    fn compact_elsewhere(&self, random: &mut StdRng) {
+        let mut live = BTreeMap::new();
+        for version in 0..=self.table.version() {
+            for removed in self.actions(version, "remove") {
+                live.remove(removed["path"].as_str().expect("a path"));
+            }
+            for added in self.actions(version, "add") {
+                live.insert(added["path"].as_str().expect("a path").to_owned(), added);
+            }
+        }
+        // Where partitions are folders, the path has escapes; those files are left as they are.
+        let mut live = live.into_iter().filter(|(path, _)| !path.contains('/')).collect::<Vec<_>>();
+        if live.is_empty() {
+            return;
+        }
+        let (path, mut add) = live.swap_remove(random.random_range(0..live.len()));
+        let moved = format!("elsewhere-{}-{path}", self.table.version());
+        std::fs::copy(self.folder().join(&path), self.folder().join(&moved)).expect("copied");
+        let mut remove = json!({"path": path, "deletionTimestamp": 1, "dataChange": false});
+        remove["deletionVector"] = add["deletionVector"].clone();
+        if remove["deletionVector"].is_null() {
+            remove.as_object_mut().expect("an object").remove("deletionVector");
+        }
+        add["path"] = json!(moved);
+        add["dataChange"] = json!(false);
+        let info = json!({"commitInfo": {"timestamp": 1, "operation": "OPTIMIZE"}});
+        let entry = format!("{info}\n{}\n{}\n", json!({"remove": remove}), json!({"add": add}));
+        let version = self.table.version() + 1;
+        std::fs::write(self.folder().join(format!("_delta_log/{version:020}.json")), entry).expect("written");
     }
 
     fn folder(&self) -> PathBuf {
@@ -471,12 +561,12 @@ async fn an_append_only_table_evolves_without_an_index() {
 }
 
 /// Random batches with changes of columns among them.
-async fn walk(seed: u64, partitioned: bool, spilled: bool) {
+async fn walk(seed: u64, partitioned: bool, spilled: bool, index_bytes: Option<u64>) {
     let columns =
         [("id", LakeType::Integer), ("p", LakeType::Integer), ("n", LakeType::Integer), ("s", LakeType::String)];
     let mut layout = schema(&columns, RowIdentity::Key);
     layout.partition_by = if partitioned { vec![1] } else { vec![] };
-    let Some(mut world) = World::new(layout, &[]).await else { return };
+    let Some(mut world) = World::with_index(layout, &[], index_bytes).await else { return };
     let spill = spilled.then(|| Spill::new(world.scratch.path().join("spill"), 1 << 30, 8 << 10));
     let mut random = StdRng::seed_from_u64(seed);
     let mut model: BTreeMap<i64, ModelRow> = BTreeMap::new();
@@ -534,6 +624,9 @@ async fn walk(seed: u64, partitioned: bool, spilled: bool) {
                 }
             }
         }
+        if index_bytes.is_some() {
+            world.disturb_index(&mut random).await;
+        }
         world.apply(&changes).await;
         assert_eq!(world.table.live_rows(), model.len() as u64, "seed {seed}, batch {batch}");
         if batch % 4 == 0 {
@@ -549,19 +642,39 @@ async fn walk(seed: u64, partitioned: bool, spilled: bool) {
         }
     }
     assert!(evolutions > 10, "{evolutions}");
+    assert_index_used(&world, index_bytes);
+}
+
+/// Memory for next to nothing: every batch's keys go to disk.
+const NO_MEMORY: u64 = 64;
+
+fn assert_index_used(world: &World, index_bytes: Option<u64>) {
+    let Some(index) = &world.index else { return };
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let (segments, blocks) = (count(&index.counters.segments_written), count(&index.counters.blocks_read));
+    assert!(segments > 10, "{segments} segments with {index_bytes:?} bytes");
+    assert!(blocks > 10 || index_bytes != Some(NO_MEMORY), "{blocks} blocks");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_on_disk_and_whatever_befalls_it_change_nothing() {
+    for (seed, partitioned, spilled) in [(31, false, false), (32, true, false), (33, false, true), (34, true, true)] {
+        walk(seed, partitioned, spilled, Some(NO_MEMORY)).await;
+    }
+    walk(35, false, false, Some(1 << 20)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn random_changes_of_columns_leave_the_table_equal_to_a_model() {
     for seed in 1..=3 {
-        walk(seed, false, false).await;
+        walk(seed, false, false, None).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn random_changes_of_columns_leave_a_partitioned_table_equal_to_a_model() {
     for seed in 11..=12 {
-        walk(seed, true, false).await;
+        walk(seed, true, false, None).await;
     }
 }
 
@@ -569,14 +682,15 @@ async fn random_changes_of_columns_leave_a_partitioned_table_equal_to_a_model() 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_on_disk_go_through_changes_of_columns() {
     for (seed, partitioned) in [(21, false), (22, false), (23, true)] {
-        walk(seed, partitioned, true).await;
+        walk(seed, partitioned, true, None).await;
     }
 }
 
 /// K-1: the source's row images have no value for a column that the lake keeps, and its rows are found all the same.
-async fn walk_without_a_key(seed: u64, spilled: bool) {
+async fn walk_without_a_key(seed: u64, spilled: bool, index_bytes: Option<u64>) {
     let columns = [("a", LakeType::Integer), ("b", LakeType::Integer), ("s", LakeType::String)];
-    let Some(mut world) = World::new(schema(&columns, RowIdentity::WholeRow), &[]).await else { return };
+    let layout = schema(&columns, RowIdentity::WholeRow);
+    let Some(mut world) = World::with_index(layout, &[], index_bytes).await else { return };
     let spill = spilled.then(|| Spill::new(world.scratch.path().join("spill"), 1 << 30, 8 << 10));
     let mut random = StdRng::seed_from_u64(seed);
     let mut model: Vec<ModelRow> = Vec::new();
@@ -615,6 +729,9 @@ async fn walk_without_a_key(seed: u64, spilled: bool) {
             }
             changes.extend(in_parts(&mut random, spill.as_ref(), rows(&shape.lake, &log)));
         }
+        if index_bytes.is_some() {
+            world.disturb_index(&mut random).await;
+        }
         world.apply(&changes).await;
         assert_eq!(world.table.live_rows(), model.len() as u64, "seed {seed}, batch {batch}");
         if batch % 3 == 0 {
@@ -639,6 +756,9 @@ async fn walk_without_a_key(seed: u64, spilled: bool) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_without_a_key_finds_its_rows_through_changes_of_columns() {
     for (seed, spilled) in [(1, false), (2, false), (3, true)] {
-        walk_without_a_key(seed, spilled).await;
+        walk_without_a_key(seed, spilled, None).await;
+    }
+    for (seed, spilled) in [(4, false), (5, true)] {
+        walk_without_a_key(seed, spilled, Some(NO_MEMORY)).await;
     }
 }

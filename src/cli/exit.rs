@@ -132,7 +132,8 @@ impl From<&lake::Error> for Exit {
             | Error::Store { .. }
             | Error::Arrow { .. }
             | Error::Parquet { .. }
-            | Error::Spill(_) => Self::LakeUnreachable,
+            | Error::Spill(_)
+            | Error::Index { .. } => Self::LakeUnreachable,
         }
     }
 }

@@ -26,6 +26,8 @@ const BYTES: &str = "a size such as \"256MiB\"";
 const BUDGET: &str = "a size of at least 64MiB, such as \"512MiB\"";
 const SPILL_DIR: &str = "a folder, relative to config.toml";
 const SPILL: &str = "a size of at least 64MiB, such as \"64GiB\"";
+const INDEX: &str = "a size of at least 64KiB, such as \"256MiB\"";
+const INDEX_DIR: &str = "a folder, relative to config.toml";
 const SCHEMAS_DIR: &str = "a folder, relative to config.toml";
 const MEBIBYTE: u64 = 1 << 20;
 
@@ -223,7 +225,19 @@ fn read_memory(root: &TableReader, folder: &Path, environment: Environment) -> M
     // systemd separates several folders by colons.
     let given = |name| Some(PathBuf::from(environment(name)?.to_str()?.split(':').next()?));
     let spill_dir = given("CACHE_DIRECTORY").or_else(|| given("STATE_DIRECTORY")).unwrap_or_else(std::env::temp_dir);
-    let default = Memory { budget_bytes: 512 * MEBIBYTE, spill_dir, spill_bytes_max: 64 << 30 };
+    let users = || {
+        let cache = environment("XDG_CACHE_HOME").map(PathBuf::from).filter(|folder| folder.is_absolute());
+        let cache = cache.or_else(|| Some(PathBuf::from(environment("HOME")?).join(".cache")))?;
+        cache.is_absolute().then(|| cache.join("lakeward"))
+    };
+    let cache = given("CACHE_DIRECTORY").or_else(users).unwrap_or_else(|| std::env::temp_dir().join("lakeward"));
+    let default = Memory {
+        budget_bytes: 512 * MEBIBYTE,
+        spill_dir,
+        spill_bytes_max: 64 << 30,
+        index_bytes: 256 * MEBIBYTE,
+        index_dir: cache.join("index"),
+    };
     let Some(memory) = root.table("memory") else { return default };
     let read = Memory {
         budget_bytes: memory.bytes("budget", 64 * MEBIBYTE, BUDGET).unwrap_or(default.budget_bytes),
@@ -231,6 +245,10 @@ fn read_memory(root: &TableReader, folder: &Path, environment: Environment) -> M
             .text("spill_dir", SPILL_DIR)
             .map_or(default.spill_dir, |text| normal(&folder.join(text.value))),
         spill_bytes_max: memory.bytes("spill_max", 64 * MEBIBYTE, SPILL).unwrap_or(default.spill_bytes_max),
+        index_bytes: memory.bytes("index_budget", 64 << 10, INDEX).unwrap_or(default.index_bytes),
+        index_dir: memory
+            .text("index_dir", INDEX_DIR)
+            .map_or(default.index_dir, |text| normal(&folder.join(text.value))),
     };
     memory.finish();
     read

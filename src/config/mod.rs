@@ -108,6 +108,11 @@ pub struct Memory {
     pub spill_dir: PathBuf,
     /// Of disk, for each source.
     pub spill_bytes_max: u64,
+    /// For the key indexes of all tables of the process.
+    pub index_bytes: u64,
+    /// Where they are kept: `index_dir`, relative to config.toml; else the service manager's folder for caches
+    /// (CACHE_DIRECTORY), the user's, or the system's for temporary files.
+    pub index_dir: PathBuf,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -93,6 +93,8 @@ fn every_key_is_read() {
             budget = "1GiB"
             spill_dir = "../waiting"
             spill_max = "2GiB"
+            index_budget = "1GiB"
+            index_dir = "../index"
             [maintenance]
             compact = false
             target_file_size = "64MiB"
@@ -150,7 +152,8 @@ fn every_key_is_read() {
     assert_eq!(storage, [("aws_allow_http", "true"), ("aws_region", "eu-west-1"), ("pool", "7")]);
     assert_eq!((config.commit.interval.as_secs(), config.commit.rows_max), (3, 20_000));
     assert_eq!((config.commit.bytes_max, config.memory.budget_bytes), (1 << 20, 1 << 30));
-    assert_eq!(config.memory.spill_bytes_max, 2 << 30);
+    assert_eq!((config.memory.spill_bytes_max, config.memory.index_bytes), (2 << 30, 1 << 30));
+    assert!(config.memory.index_dir.is_absolute() && config.memory.index_dir.ends_with("index"));
     assert!(config.memory.spill_dir.is_absolute() && config.memory.spill_dir.ends_with("waiting"));
     let [shop, booking] = config.sources.as_slice() else { panic!("two sources") };
     assert_eq!((shop.user.as_str(), shop.database.as_str()), ("c@dc", "sh op"));

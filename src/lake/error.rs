@@ -1,5 +1,6 @@
 //! What can go wrong at the lake.
 
+use super::row_index::IndexError;
 use super::spill::SpillError;
 
 /// Messages name the table or the place; `class` says whether trying again can help.
@@ -39,6 +40,9 @@ pub enum Error {
 
     #[error(transparent)]
     Spill(#[from] SpillError),
+
+    #[error("lake table {table}: {source}")]
+    Index { table: String, source: IndexError },
 }
 
 /// Whether trying again can help.
@@ -61,6 +65,7 @@ impl Error {
             | Self::Delta { .. }
             | Self::Store { .. }
             | Self::Parquet { .. }
+            | Self::Index { .. }
             | Self::Spill(SpillError::Io { .. } | SpillError::Damaged) => Class::Transient,
         }
     }

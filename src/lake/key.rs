@@ -16,10 +16,12 @@ use arrow::error::ArrowError;
 use arrow_row::{RowConverter, Rows, SortField};
 use twox_hash::XxHash3_128;
 
-use super::locator::{KeyHash, RowLocator};
+use super::locator::{KeyHash, KeyMap};
+use super::row_index::{Files, IndexError, RowIndex};
 use crate::schema::{Origin, RowIdentity, Shape};
 
-/// Turns rows into hashes. One per table and process: the seed is random, and never stored.
+/// Turns rows into hashes. The seed is random, and kept nowhere but beside an index that is made of such hashes
+/// (`row_index/manifest.rs`, whose version is to be raised when the same row comes to another hash than before).
 #[derive(Debug)]
 pub struct KeyHasher {
     columns: Vec<usize>,
@@ -40,7 +42,21 @@ fn hashed_as(column: DataType) -> DataType {
 
 impl KeyHasher {
     pub fn new(shape: &Shape) -> Result<Self, ArrowError> {
-        Self::with_seed(shape, RandomState::new().hash_one(0_u8))
+        Self::with_seed(shape, Self::random_seed())
+    }
+
+    pub(super) fn random_seed() -> u64 {
+        RandomState::new().hash_one(0_u8)
+    }
+
+    /// What rows of this shape are told apart by, in words: hashes of rows of two shapes are comparable where these agree.
+    pub(super) fn described(shape: &Shape) -> String {
+        let schema = &shape.lake;
+        let column = |&index: &usize| {
+            let column = &schema.columns[index];
+            format!("{:?} {:?}", column.name, hashed_as(column.lake_type.arrow()))
+        };
+        Self::columns_of(shape).iter().map(column).collect::<Vec<_>>().join(", ")
     }
 
     /// The hasher of the same table in another shape.
@@ -48,20 +64,25 @@ impl KeyHasher {
         Self::with_seed(shape, self.seed)
     }
 
-    fn with_seed(shape: &Shape, seed: u64) -> Result<Self, ArrowError> {
+    pub(super) fn with_seed(shape: &Shape, seed: u64) -> Result<Self, ArrowError> {
         let schema = &shape.lake;
-        let columns: Vec<usize> = match schema.identity {
+        let columns = Self::columns_of(shape);
+        let types: Vec<DataType> =
+            columns.iter().map(|&index| hashed_as(schema.columns[index].lake_type.arrow())).collect();
+        let fields = types.iter().cloned().map(SortField::new).collect();
+        Ok(Self { columns, types, converter: RowConverter::new(fields)?, seed })
+    }
+
+    fn columns_of(shape: &Shape) -> Vec<usize> {
+        let schema = &shape.lake;
+        match schema.identity {
             RowIdentity::Key => schema.key.clone(),
             // What the source dropped, its row images don't tell.
             RowIdentity::WholeRow => {
                 (0..schema.columns.len()).filter(|&index| shape.origins[index] != Origin::Dropped).collect()
             }
             RowIdentity::AppendOnly => Vec::new(),
-        };
-        let types: Vec<DataType> =
-            columns.iter().map(|&index| hashed_as(schema.columns[index].lake_type.arrow())).collect();
-        let fields = types.iter().cloned().map(SortField::new).collect();
-        Ok(Self { columns, types, converter: RowConverter::new(fields)?, seed })
+        }
     }
 
     /// Whether `after`, of a later shape of the table, gives each row the hash that this one gave it; `moved` says where
@@ -69,6 +90,10 @@ impl KeyHasher {
     pub fn agrees(&self, after: &Self, moved: &[Option<usize>]) -> bool {
         let columns = self.columns.iter().map(|&index| moved.get(index).copied().flatten());
         columns.eq(after.columns.iter().map(|&index| Some(index))) && self.types == after.types
+    }
+
+    pub(super) fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// The columns that are hashed, as indexes into the schema.
@@ -114,41 +139,76 @@ impl KeyHasher {
         XxHash3_128::oneshot_with_seed(self.seed, &bytes).into()
     }
 
-    /// How many rows with this content the index knows.
-    pub fn occurrences(&self, row: KeyHash, locator: &dyn RowLocator) -> u32 {
-        let known = |number| locator.find(self.occurrence(row, number)).is_some();
-        // Occurrences below `low` are known, `high` is not.
-        let (mut low, mut high) = (0, 1_u32);
-        if !known(0) {
-            return 0;
-        }
-        while known(high) {
-            low = high;
-            high = high.saturating_mul(2);
-        }
-        while high - low > 1 {
-            let middle = low + (high - low) / 2;
-            if known(middle) {
-                low = middle;
-            } else {
-                high = middle;
+    /// How many rows with the content of each of these the index knows. Asks for all of them at once, step by step.
+    pub async fn occurrences(
+        &self,
+        rows: impl IntoIterator<Item = KeyHash>,
+        index: &RowIndex,
+        files: &Files,
+    ) -> Result<KeyMap<u32>, IndexError> {
+        let mut counts = KeyMap::default();
+        let mut open: Vec<(KeyHash, Search)> = rows.into_iter().map(|row| (row, Search::default())).collect();
+        while !open.is_empty() {
+            let asked: Vec<KeyHash> = open.iter().map(|(row, search)| self.occurrence(*row, search.next())).collect();
+            let found = index.locate(&asked, files).await?;
+            let mut still = Vec::with_capacity(open.len());
+            for ((row, search), asked) in open.into_iter().zip(asked) {
+                match search.after(found.contains_key(&asked)) {
+                    Ok(search) => still.push((row, search)),
+                    Err(count) => drop(counts.insert(row, count)),
+                }
             }
+            open = still;
         }
-        high
+        Ok(counts)
+    }
+}
+
+/// For the first occurrence that is not known: occurrences below it are, as long as none is missing in between.
+#[derive(Clone, Copy, Debug, Default)]
+struct Search {
+    /// The last that is known to be there.
+    there: Option<u32>,
+    /// The first that is known not to be.
+    missing: Option<u32>,
+}
+
+impl Search {
+    /// The occurrence to ask for.
+    fn next(self) -> u32 {
+        match (self.there, self.missing) {
+            (None, _) => 0,
+            (Some(there), None) => (there * 2).max(1),
+            (Some(there), Some(missing)) => there + (missing - there) / 2,
+        }
+    }
+
+    /// What there is to ask for next, or how many there are.
+    fn after(self, found: bool) -> Result<Self, u32> {
+        let asked = self.next();
+        let search = if found { Self { there: Some(asked), ..self } } else { Self { missing: Some(asked), ..self } };
+        match (search.there, search.missing) {
+            (None, Some(_)) => Err(0),
+            (Some(there), Some(missing)) if missing - there <= 1 => Err(missing),
+            _ => Ok(search),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::locator::{MemoryLocator, RowAddress};
+    use super::super::data_file::DataFile;
+    use super::super::locator::RowAddress;
     use super::*;
     use crate::schema::{Column, LakeType, Policy, TableName, TableSchema};
     use arrow::array::{Int32Array, Int64Array};
+    use deltalake::kernel::Add;
+    use roaring::RoaringTreemap;
     use std::sync::Arc;
 
     /// K-1
-    #[test]
-    fn equal_rows_are_counted_by_asking_the_index() {
+    #[tokio::test]
+    async fn equal_rows_are_counted_by_asking_the_index() {
         let column = Column {
             name: "a".into(),
             source_type: String::new(),
@@ -164,14 +224,21 @@ mod tests {
             identity: RowIdentity::WholeRow,
         };
         let hasher = KeyHasher::new(&Shape::of(Arc::new(schema))).expect("longs");
-        let mut locator = MemoryLocator::default();
+        let add = Add { path: "a".into(), ..Add::default() };
+        let mut file = DataFile { add, rows: 70, deleted: RoaringTreemap::new() };
+        let mut index = RowIndex::default();
         let row = KeyHash::from(77);
-        for count in 0..70 {
-            assert_eq!(hasher.occurrences(row, &locator), count);
-            locator.insert(hasher.occurrence(row, count), RowAddress { file: 0, row: count });
+        let count = async |index: &RowIndex, file: &DataFile| {
+            let files = Files::from([(0, file.clone())]);
+            hasher.occurrences([row, KeyHash::from(78)], index, &files).await.expect("in memory")
+        };
+        for number in 0..70 {
+            let counts = count(&index, &file).await;
+            assert_eq!((counts[&row], counts[&KeyHash::from(78)]), (number, 0));
+            index.insert(hasher.occurrence(row, number), RowAddress { file: 0, row: number });
         }
-        locator.remove(&[hasher.occurrence(row, 69)]);
-        assert_eq!(hasher.occurrences(row, &locator), 69);
+        file.deleted.insert(69);
+        assert_eq!(count(&index, &file).await[&row], 69);
     }
 
     fn keyed(lake_type: LakeType) -> Shape {

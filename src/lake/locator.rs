@@ -1,8 +1,8 @@
-//! Where a key's row lies: the index that turns "update this row" into a data file and a row number.
+//! Keys as hashes, rows as places, and the map in memory from the one to the other.
 //!
-//! A [`RowLocator`] is told of every file and every removed row and answers for whole batches. Keys come as 128-bit
-//! hashes of their encoded columns under a seed of this process, so two keys of one table meet with a probability
-//! of about n²/2¹²⁹ (10⁻²¹ for 100 million rows), and nobody outside can choose colliding keys.
+//! Keys come as 128-bit hashes of their encoded columns under a secret seed, so two keys of one table meet with a
+//! probability of about n²/2¹²⁹ (10⁻²¹ for 100 million rows), and nobody outside can choose colliding keys.
+//! [`RowIndex`](super::row_index::RowIndex) is what a table asks; this map is its part in memory.
 
 use std::hash::{Hash, Hasher};
 
@@ -17,6 +17,11 @@ impl KeyHash {
 
     pub fn to_bytes(self) -> [u8; Self::BYTES] {
         u128::from(self).to_le_bytes()
+    }
+
+    /// The order in which keys lie on disk. That of the maps' shards agrees with it.
+    pub fn order(self) -> u128 {
+        self.into()
     }
 
     /// One of `count` parts of the keys; independent of what the maps use of the hash.
@@ -81,27 +86,6 @@ pub struct RowAddress {
     pub row: u32,
 }
 
-/// See the module text.
-pub trait RowLocator: Send + Sync {
-    /// The live row of a key; `None` where the table has no such key.
-    fn find(&self, key: KeyHash) -> Option<RowAddress>;
-
-    /// The rows of these keys are gone.
-    fn remove(&mut self, keys: &[KeyHash]);
-
-    /// Only the rows that `keep` holds for are left. Costs a walk over all keys: for batches as large as the table.
-    fn retain(&mut self, keep: &dyn Fn(RowAddress) -> bool);
-
-    /// A live row of a file. A key that was known moves here.
-    fn insert(&mut self, key: KeyHash, address: RowAddress);
-
-    /// Every row is gone.
-    fn clear(&mut self);
-
-    /// Keys known.
-    fn len(&self) -> usize;
-}
-
 /// Maps that the memory locator spreads its keys over.
 const SHARDS: usize = 32;
 
@@ -138,37 +122,50 @@ impl MemoryLocator {
     fn shard(&self, key: KeyHash) -> usize {
         usize::from(self.slots[(key.0[1] >> 54) as usize % SLOTS])
     }
-}
 
-impl RowLocator for MemoryLocator {
-    fn find(&self, key: KeyHash) -> Option<RowAddress> {
+    /// Where a key was put last.
+    pub fn find(&self, key: KeyHash) -> Option<RowAddress> {
         self.shards[self.shard(key)].get(&key).copied()
     }
 
-    fn remove(&mut self, keys: &[KeyHash]) {
+    /// These keys are gone.
+    pub fn remove(&mut self, keys: &[KeyHash]) {
         for &key in keys {
             let shard = self.shard(key);
             self.shards[shard].remove(&key);
         }
     }
 
-    fn retain(&mut self, keep: &dyn Fn(RowAddress) -> bool) {
+    /// Only the rows that `keep` holds for are left. Costs a walk over all keys: for batches as large as the table.
+    pub fn retain(&mut self, keep: impl Fn(RowAddress) -> bool) {
         for shard in &mut self.shards {
             shard.retain(|_, address| keep(*address));
         }
     }
 
-    fn insert(&mut self, key: KeyHash, address: RowAddress) {
+    /// A key that was known moves here; returns where it was.
+    pub fn insert(&mut self, key: KeyHash, address: RowAddress) -> Option<RowAddress> {
         let shard = self.shard(key);
-        self.shards[shard].insert(key, address);
+        self.shards[shard].insert(key, address)
     }
 
-    fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.shards.iter_mut().for_each(|shard| *shard = KeyMap::default());
     }
 
-    fn len(&self) -> usize {
+    /// Keys known.
+    pub fn len(&self) -> usize {
         self.shards.iter().map(KeyMap::len).sum()
+    }
+
+    /// Memory that they take.
+    pub fn bytes(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.allocation_size() as u64).sum()
+    }
+
+    /// All of it, as maps of which each has only keys that come, in the order of [`KeyHash::order`], before those of the next.
+    pub fn shards(&self) -> impl Iterator<Item = &KeyMap<RowAddress>> {
+        self.shards.iter()
     }
 }
 
@@ -191,28 +188,38 @@ mod tests {
         assert_eq!(found(&locator), [Some(at(1, 5)), Some(at(0, 1)), None]);
         locator.remove(&[key(8)]);
         assert_eq!(found(&locator), [Some(at(1, 5)), None, None]);
-        locator.retain(&|address| address.file != 1);
+        locator.retain(|address| address.file != 1);
         assert_eq!(locator.len(), 0);
         locator.insert(key(1), at(2, 2));
         locator.clear();
         assert_eq!(locator.len(), 0);
     }
 
-    /// What the README states as the cost of a key.
+    #[test]
+    fn shards_follow_the_order_on_disk() {
+        let mut locator = MemoryLocator::default();
+        for hash in 0..5000 {
+            locator.insert(key(hash), RowAddress { file: 0, row: 0 });
+        }
+        let mut last = None;
+        for shard in locator.shards() {
+            let (first, end) = (shard.keys().map(|key| key.order()).min(), shard.keys().map(|key| key.order()).max());
+            assert!(first.is_none() || last < first);
+            last = end.or(last);
+        }
+    }
+
+    /// What the README states as the cost of a key in memory.
     #[test]
     fn a_key_costs_about_forty_bytes_at_every_size() {
         let mut locator = MemoryLocator::default();
-        let entry = std::mem::size_of::<(KeyHash, RowAddress)>() + 1;
         let mut next = 0_u128;
         for keys in [100_000_u128, 130_000, 160_000, 200_000, 240_000, 300_000] {
             for hash in next..keys {
                 locator.insert(key(hash), RowAddress { file: 0, row: 0 });
             }
             next = keys;
-            // A map has a power of two of buckets and fills seven eighths of them.
-            let buckets: usize =
-                locator.shards.iter().map(|shard| (shard.capacity() / 7 * 8).next_power_of_two()).sum();
-            let bytes = buckets as f64 * entry as f64 / keys as f64;
+            let bytes = locator.bytes() as f64 / keys as f64;
             assert!((33.0..47.0).contains(&bytes), "{bytes} bytes a key at {keys} keys");
         }
     }

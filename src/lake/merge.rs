@@ -13,7 +13,8 @@
 
 use super::Error;
 use super::key::KeyHasher;
-use super::locator::{KeyHash, KeyMap, RowLocator};
+use super::locator::{KeyHash, KeyMap, RowAddress};
+use super::row_index::{Files, IndexError, RowIndex};
 use crate::schema::{Op, RowIdentity, TableSchema};
 
 /// A row of the batch: its number in log order, counted from the last truncate.
@@ -34,9 +35,9 @@ pub enum Ending {
     /// This row is to be written under the key.
     Live(RowNumber, KeyHash),
     /// The lake's row of the key, if there is one, is replaced or gone.
-    Touched(KeyHash),
-    /// In a table with a key: no row is left under this one.
-    Gone(KeyHash),
+    Touched(KeyHash, Option<RowAddress>),
+    /// In a table with a key: no row is left under this one. Where the lake's was, if there was one.
+    Gone(KeyHash, Option<RowAddress>),
     /// In a table without one: equal rows of this content were added and taken away, in whatever order.
     Wavered(KeyHash),
 }
@@ -62,6 +63,15 @@ impl CollapseError {
             remedy: "load it again with `lakeward resync`".to_owned(),
         }
     }
+}
+
+/// Why a pass has no outcome.
+#[derive(Debug, thiserror::Error)]
+pub enum PassError {
+    #[error(transparent)]
+    Collapse(#[from] CollapseError),
+    #[error(transparent)]
+    Index(#[from] IndexError),
 }
 
 /// Where the previous image of a row is.
@@ -174,47 +184,90 @@ impl Pass {
         }
     }
 
-    /// Tells what becomes of every key of this pass, in no particular order.
-    pub fn finish(
+    /// Tells what becomes of every key of this pass, in no particular order. The lake's rows are looked up many at a time.
+    pub async fn finish(
         self,
         trail: &Trail,
         hasher: &KeyHasher,
-        locator: &dyn RowLocator,
-        out: &mut impl FnMut(Ending),
-    ) -> Result<(), CollapseError> {
+        index: &RowIndex,
+        files: &Files,
+        out: &mut (impl FnMut(Ending) + Send),
+    ) -> Result<(), PassError> {
         match self.states {
             States::Keys(states) => {
-                for (key, row) in states {
-                    out(Ending::Touched(key));
-                    out(if row == NOTHING { Ending::Gone(key) } else { Ending::Live(row, key) });
+                let mut states = states.into_iter();
+                loop {
+                    let some: Vec<(KeyHash, RowNumber)> = states.by_ref().take(KEYS_AT_ONCE).collect();
+                    if some.is_empty() {
+                        break;
+                    }
+                    let keys: Vec<KeyHash> = some.iter().map(|(key, _)| *key).collect();
+                    let found = index.locate(&keys, files).await?;
+                    for (key, row) in some {
+                        let held = found.get(&key).copied();
+                        out(Ending::Touched(key, held.filter(|_| !self.truncated)));
+                        out(if row == NOTHING { Ending::Gone(key, held) } else { Ending::Live(row, key) });
+                    }
                 }
             }
             States::Bags(bags) => {
-                for (key, mut bag) in bags {
-                    let held = if self.truncated { 0 } else { hasher.occurrences(key, locator) };
-                    if bag.removed > held {
-                        return Err(CollapseError::NoSuchRow);
+                let mut bags = bags.into_iter();
+                loop {
+                    let some: Vec<(KeyHash, Bag)> = bags.by_ref().take(KEYS_AT_ONCE).collect();
+                    if some.is_empty() {
+                        break;
                     }
-                    // Taken away first and added later: the lake's row stays instead.
-                    while bag.added > 0 && bag.removed > 0 {
-                        bag.removed -= 1;
-                        bag.cancel(trail);
-                    }
-                    if bag.wavered {
-                        out(Ending::Wavered(key));
-                    }
-                    for number in held - bag.removed..held {
-                        out(Ending::Touched(hasher.occurrence(key, number)));
-                    }
-                    for number in held..held.saturating_add(bag.added) {
-                        out(Ending::Live(bag.top, hasher.occurrence(key, number)));
-                        bag.drop_top(trail);
-                    }
+                    let lake = if self.truncated { None } else { Some((index, files)) };
+                    finish_bags(some, trail, hasher, lake, out).await?;
                 }
             }
         }
         Ok(())
     }
+}
+
+/// Keys that are looked up at once: more would need memory, fewer would read more often.
+const KEYS_AT_ONCE: usize = 1 << 16;
+
+/// `lake` is `None` where nothing is left of it.
+async fn finish_bags(
+    bags: Vec<(KeyHash, Bag)>,
+    trail: &Trail,
+    hasher: &KeyHasher,
+    lake: Option<(&RowIndex, &Files)>,
+    out: &mut (impl FnMut(Ending) + Send),
+) -> Result<(), PassError> {
+    let held = match lake {
+        Some((index, files)) => hasher.occurrences(bags.iter().map(|(key, _)| *key), index, files).await?,
+        None => KeyMap::default(),
+    };
+    let mut gone = Vec::new();
+    for (key, mut bag) in bags {
+        let held = held.get(&key).copied().unwrap_or(0);
+        if bag.removed > held {
+            return Err(CollapseError::NoSuchRow.into());
+        }
+        // Taken away first and added later: the lake's row stays instead.
+        while bag.added > 0 && bag.removed > 0 {
+            bag.removed -= 1;
+            bag.cancel(trail);
+        }
+        if bag.wavered {
+            out(Ending::Wavered(key));
+        }
+        gone.extend((held - bag.removed..held).map(|number| hasher.occurrence(key, number)));
+        for number in held..held.saturating_add(bag.added) {
+            out(Ending::Live(bag.top, hasher.occurrence(key, number)));
+            bag.drop_top(trail);
+        }
+    }
+    if let Some((index, files)) = lake {
+        let found = index.locate(&gone, files).await?;
+        for key in gone {
+            out(Ending::Touched(key, found.get(&key).copied()));
+        }
+    }
+    Ok(())
 }
 
 impl Bag {
@@ -235,9 +288,11 @@ impl Bag {
 
 #[cfg(test)]
 mod tests {
-    use super::super::locator::{MemoryLocator, RowAddress};
+    use super::super::data_file::DataFile;
     use super::*;
     use crate::schema::{Column, LakeType, Policy, Shape, TableName};
+    use deltalake::kernel::Add;
+    use roaring::RoaringTreemap;
     use std::sync::Arc;
 
     fn hasher(identity: RowIdentity) -> KeyHasher {
@@ -277,10 +332,12 @@ mod tests {
         passes: usize,
     ) -> Result<Outcome, CollapseError> {
         let hasher = hasher(identity);
-        let mut locator = MemoryLocator::default();
+        let mut index = RowIndex::default();
+        let add = Add { path: "a".into(), ..Add::default() };
+        let files = Files::from([(0, DataFile { add, rows: 1, deleted: RoaringTreemap::new() })]);
         for (_, id) in changes {
             for number in 0..held {
-                locator.insert(hasher.occurrence(key(*id), number), RowAddress { file: 0, row: 0 });
+                index.insert(hasher.occurrence(key(*id), number), RowAddress { file: 0, row: 0 });
             }
         }
         let mut outcome =
@@ -292,12 +349,17 @@ mod tests {
                 pass.take(row as u32, key(*id), *op, &mut outcome.trail);
             }
             let Outcome { live, touched, wavered, trail } = &mut outcome;
-            pass.finish(trail, &hasher, &locator, &mut |ending| match ending {
+            let mut end = |ending| match ending {
                 Ending::Live(row, _) => live.push(row),
-                Ending::Touched(_) => *touched += 1,
-                Ending::Gone(_) => {}
+                Ending::Touched(..) => *touched += 1,
+                Ending::Gone(..) => {}
                 Ending::Wavered(key) => wavered.push(key),
-            })?;
+            };
+            match futures::executor::block_on(pass.finish(trail, &hasher, &index, &files, &mut end)) {
+                Ok(()) => {}
+                Err(PassError::Collapse(cause)) => return Err(cause),
+                Err(PassError::Index(cause)) => panic!("in memory: {cause}"),
+            }
         }
         outcome.live.sort_unstable();
         outcome.wavered.sort_unstable();

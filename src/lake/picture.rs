@@ -22,7 +22,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::key::KeyHasher;
-use super::locator::{FileId, KeyHash, MemoryLocator, RowAddress, RowLocator};
+use super::locator::{FileId, KeyHash, MemoryLocator, RowAddress};
 use super::row_hash::hash_rows;
 use super::store::unreachable;
 use super::table::{LoadedTable, find, load, read_deletion_vector};

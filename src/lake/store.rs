@@ -11,6 +11,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::Error;
+use super::row_index::IndexCache;
 use crate::schema::TableName;
 
 /// A lake's root and how to reach it. Cheap to clone.
@@ -19,6 +20,7 @@ pub struct Lake {
     url: Url,
     options: HashMap<String, String>,
     splices: bool,
+    index: Option<Arc<IndexCache>>,
 }
 
 impl Lake {
@@ -26,12 +28,22 @@ impl Lake {
     pub fn new(url: &Url, options: &BTreeMap<String, String>) -> Self {
         static HANDLERS: Once = Once::new();
         HANDLERS.call_once(|| deltalake::aws::register_handlers(None));
-        Self { url: url.clone(), options: options.iter().map(|(k, v)| (k.clone(), v.clone())).collect(), splices: true }
+        let options = options.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+        Self { url: url.clone(), options, splices: true, index: None }
     }
 
     /// Whether schema changes splice columns into data files, which is the default, or rewrite them.
     pub fn with_splices(self, splices: bool) -> Self {
         Self { splices, ..self }
+    }
+
+    /// Where tables that are opened keep their key indexes, and the memory for these. Without it they are in memory, whole.
+    pub fn with_index(self, cache: Arc<IndexCache>) -> Self {
+        Self { index: Some(cache), ..self }
+    }
+
+    pub(super) fn index(&self) -> Option<&Arc<IndexCache>> {
+        self.index.as_ref()
     }
 
     pub(super) fn splices(&self) -> bool {

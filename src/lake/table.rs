@@ -25,7 +25,6 @@ mod repair;
 mod swap;
 mod vanish;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chrono::Utc;
@@ -41,7 +40,8 @@ use super::commit::{self, CommitNote, Outcome, Stretch};
 use super::data_file::{self, DataFile, WrittenFile};
 use super::key::KeyHasher;
 use super::load_note::LoadNote;
-use super::locator::{FileId, MemoryLocator, RowAddress, RowLocator};
+use super::locator::{FileId, RowAddress};
+use super::row_index::{Files, Opened, RowIndex};
 use super::store::{Lake, cause_text, unreachable};
 use super::{Error, step};
 use crate::schema::{ChangeRecord, Shape, TableName, TableSchema};
@@ -49,8 +49,8 @@ use apply::{Gone, Staged};
 pub use chunk::{ChunkWriter, StagedChunk};
 pub use compact::{Compacted, Compaction, CompactionGroup, CompactionMerged, CompactionTerms, Eagerness};
 use evolve::Evolved;
-use index::check_keys;
 pub(super) use index::read_deletion_vector;
+use index::{KnownFiles, Opening, open_index};
 pub(super) use load::{Loaded as LoadedTable, find, load};
 use loading::Loading;
 pub use merge_chunk::Merged;
@@ -82,9 +82,9 @@ pub struct Table {
     /// Of lakeward's own last commit, and that commit's version.
     note: CommitNote,
     noted: u64,
-    files: BTreeMap<FileId, DataFile>,
+    files: Files,
     next_file: FileId,
-    locator: Box<dyn RowLocator>,
+    locator: RowIndex,
     checkpoint: Option<tokio::task::JoinHandle<()>>,
     /// While the note has a load.
     loading: Option<Loading>,
@@ -121,11 +121,11 @@ struct View<'a> {
     shape: &'a Shape,
     schema: &'a Arc<TableSchema>,
     hasher: &'a KeyHasher,
-    files: &'a BTreeMap<FileId, DataFile>,
-    locator: &'a dyn RowLocator,
+    files: &'a Files,
+    locator: &'a RowIndex,
     log_store: &'a LogStoreRef,
     /// The files as the log has them, where that is not how `files` has them.
-    logged: Option<&'a BTreeMap<FileId, DataFile>>,
+    logged: Option<&'a Files>,
     /// Updates that wait, of a table that is loading.
     waiting: Option<&'a Pending>,
     /// Whether anybody asks for keys that no row is left under.
@@ -133,37 +133,35 @@ struct View<'a> {
 }
 
 impl Table {
-    /// Opens the table of a source, or `None` when there is none yet. Reads the log and every file's key columns. Of a
-    /// table that is not loaded whole yet, [`Table::load`] tells how far it is.
+    /// Opens the table of a source, or `None` when there is none yet. Reads the log and the key columns of every file that
+    /// the cached index does not cover. Of a table that is not loaded whole yet, [`Table::load`] tells how far it is.
     pub async fn open(lake: &Lake, source: &str, name: &TableName) -> Result<Option<Self>, Error> {
-        Self::open_at(lake, source, name, Place::Open, None).await
+        Self::open_at(lake, source, name, Place::Open, Opening::First).await
     }
 
     /// [`Table::open`] for one that is built out of sight.
     pub async fn open_hidden(lake: &Lake, source: &str, name: &TableName, id: Uuid) -> Result<Option<Self>, Error> {
-        Self::open_at(lake, source, name, Place::Hidden(id), None).await
+        Self::open_at(lake, source, name, Place::Hidden(id), Opening::First).await
     }
 
-    /// `again`: the table as it was open before; keys keep their hashes.
     async fn open_at(
         lake: &Lake,
         source: &str,
         name: &TableName,
         place: Place,
-        again: Option<&Self>,
+        opening: Opening<'_>,
     ) -> Result<Option<Self>, Error> {
-        let Some((mut table, adds)) = Self::of_log(lake, source, name, place, again).await? else { return Ok(None) };
-        for add in adds {
-            table.index_file(add).await?;
-        }
-        check_keys(table.schema(), table.live_rows(), table.locator.as_ref())?;
+        let Some((mut table, adds, known)) = Self::of_log(lake, source, name, place, opening).await? else {
+            return Ok(None);
+        };
+        table.take_up(adds, known).await?;
         Ok(Some(table))
     }
 
     /// [`Table::open`] for [`Table::swap`]: nothing is asked of its rows, so nothing of its files is read. They may be
     /// damaged.
     pub async fn open_to_replace(lake: &Lake, source: &str, name: &TableName) -> Result<Option<Self>, Error> {
-        let Some((mut table, adds)) = Self::of_log(lake, source, name, Place::Open, None).await? else {
+        let Some((mut table, adds, _)) = Self::of_log(lake, source, name, Place::Open, Opening::Bare).await? else {
             return Ok(None);
         };
         for add in adds {
@@ -179,15 +177,17 @@ impl Table {
         source: &str,
         name: &TableName,
         place: Place,
-        again: Option<&Self>,
-    ) -> Result<Option<(Self, Vec<Add>)>, Error> {
+        opening: Opening<'_>,
+    ) -> Result<Option<(Self, Vec<Add>, KnownFiles)>, Error> {
         let url = place.url(lake, source, name);
         let Some((log_store, loaded)) = find(lake, source, name, &url).await? else { return Ok(None) };
         let shape = Arc::new(loaded.shape);
-        let hasher = match again {
-            Some(before) => before.hasher.of_shape(&shape),
-            None => KeyHasher::new(&shape),
+        let session = match &opening {
+            Opening::Again(before) => before.session,
+            Opening::First | Opening::Bare => Uuid::new_v4(),
         };
+        let Opened { index, seed, known, next_file } = open_index(opening, lake, &url, &shape, &loaded.metadata).await;
+        let hasher = KeyHasher::with_seed(&shape, seed);
         let mut note = loaded.note;
         if let Some(load) = &mut note.load {
             // What waited is lost; a second reading of all chunks finds it.
@@ -201,20 +201,20 @@ impl Table {
             url,
             log_store,
             hasher: Arc::new(hasher.map_err(|source| Error::Arrow { table: name.to_string(), source })?),
-            session: again.map_or_else(Uuid::new_v4, |before| before.session),
+            session,
             shape,
             metadata: loaded.metadata,
             version: loaded.version,
             loading: note.load.is_some().then(Loading::default),
             note,
             noted: loaded.noted,
-            files: BTreeMap::new(),
-            next_file: 0,
-            locator: Box::new(MemoryLocator::default()),
+            files: Files::new(),
+            next_file,
+            locator: index,
             checkpoint: None,
             watch: None,
         };
-        Ok(Some((table, loaded.adds)))
+        Ok(Some((table, loaded.adds, known)))
     }
 
     /// What a report needs to know of a table, without opening it.
@@ -373,7 +373,7 @@ impl Table {
             schema: &shape.lake,
             hasher: evolved.map_or(&self.hasher, |evolved| &evolved.hasher),
             files: evolved.map_or(&self.files, |evolved| &evolved.files),
-            locator: evolved.and_then(|evolved| evolved.locator.as_deref()).unwrap_or(self.locator.as_ref()),
+            locator: evolved.and_then(|evolved| evolved.locator.as_ref()).unwrap_or(&self.locator),
             log_store: &self.log_store,
             logged: evolved.map(|_| &self.files),
             waiting: match evolved {
@@ -424,7 +424,7 @@ impl Table {
                     let dies = |address: RowAddress| {
                         dying.get(&address.file).is_some_and(|rows| rows.contains(u64::from(address.row)))
                     };
-                    self.locator.retain(&|address| !dies(address));
+                    self.locator.retain(|address| !dies(address));
                 }
                 false
             }
@@ -447,6 +447,7 @@ impl Table {
                 self.index_file(file.add).await?;
             }
         }
+        self.tend_index().await?;
         Ok(applied)
     }
 
@@ -468,6 +469,7 @@ impl Table {
                 self.locator.insert(key, RowAddress { file: id, row });
             }
         }
+        self.locator.has_all_of(id);
         self.files.insert(id, DataFile { add: file.add, rows: file.rows, deleted });
     }
 
@@ -496,18 +498,21 @@ impl Table {
         }));
     }
 
-    /// Waits for background work, so that a process may end.
+    /// Waits for background work, so that a process may end, and writes down what the next start can use.
     pub async fn finish(&mut self) {
         if let Some(running) = self.checkpoint.take()
             && let Err(cause) = running.await
         {
             tracing::warn!(table = %self.shape.lake.name, %cause, "the checkpoint task failed");
         }
+        self.locator.finish(&self.files).await;
     }
 
-    /// Reads the table anew after a foreign commit. Our own batch number must not have moved.
+    /// Reads the table anew after a foreign commit. Our own batch number must not have moved. When this fails, the table must
+    /// be opened again.
     async fn reload(&mut self) -> Result<(), Error> {
-        let opened = Self::open_at(&self.lake, &self.source, self.name(), self.place, Some(self)).await?;
+        let (lake, source, name) = (self.lake.clone(), self.source.clone(), self.name().clone());
+        let opened = Self::open_at(&lake, &source, &name, self.place, Opening::Again(self)).await?;
         let mut fresh = opened.ok_or_else(|| Error::Table {
             table: self.shape.lake.name.to_string(),
             finding: format!("the table at {} is gone", self.url),

@@ -28,7 +28,7 @@ use super::telling::Lag;
 use super::upkeep::{SweepTimes, Upkeep};
 use super::{Error, RunOptions, SourceSummary, TableSummary};
 use crate::config::{Commit, Config};
-use crate::lake::{Lake, Spill, Table};
+use crate::lake::{IndexCache, Lake, Spill, Table};
 use crate::ledger::{self, Holder, Lease, Outbox, Requests};
 use crate::notice::{Deliveries, Pauses};
 use crate::schema::TableName;
@@ -119,7 +119,9 @@ impl<S: Source> SourceRun<S> {
         Self {
             name: name.to_owned(),
             source: Arc::new(source),
-            lake: Lake::new(&config.lake.url, &config.lake.storage).with_splices(config.lake.column_splice),
+            lake: Lake::new(&config.lake.url, &config.lake.storage)
+                .with_splices(config.lake.column_splice)
+                .with_index(IndexCache::shared(&config.memory.index_dir, config.memory.index_bytes)),
             commit: config.commit.clone(),
             memory_budget_bytes: config.memory.budget_bytes,
             config: config.clone(),

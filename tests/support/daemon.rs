@@ -23,6 +23,8 @@ impl Lakeward {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lakeward"));
         command.args(arguments).arg("--config").arg(self.folder.join("config.toml"));
+        // What it keeps in the user's cache goes with the test.
+        command.env_remove("CACHE_DIRECTORY").env("XDG_CACHE_HOME", self.folder.join("cache"));
         command
     }
 

@@ -22,8 +22,10 @@ use super::super::buckets::Buckets;
 use super::super::changes::{ChangeSet, TableChange};
 use super::super::data_file::{self, DataFile, Roll, TableWriter, WrittenFile};
 use super::super::deletion_vector;
-use super::super::locator::{FileId, KeyHash};
-use super::super::merge::{CollapseError, Ending, PASS_BYTES_PER_KEY, Pass, RowNumber, Trail, check_key_changes};
+use super::super::locator::{FileId, KeyHash, RowAddress};
+use super::super::merge::{
+    CollapseError, Ending, PASS_BYTES_PER_KEY, Pass, PassError, RowNumber, Trail, check_key_changes,
+};
 use super::super::spill::Spill;
 use super::super::vanished::Vanished;
 use super::carry::Completed;
@@ -175,15 +177,15 @@ impl View<'_> {
             self.trace(ending, &mut traces);
             match ending {
                 Ending::Live(row, key) => live.push((row, key)),
-                Ending::Touched(key) => {
-                    if self.mark_dying(key, set.truncated, &mut dying) {
-                        gone.push(key);
-                    }
+                Ending::Touched(key, Some(at)) => {
+                    mark_dying(at, &mut dying);
+                    gone.push(key);
                 }
-                Ending::Gone(_) | Ending::Wavered(_) => {}
+                Ending::Touched(_, None) | Ending::Gone(..) | Ending::Wavered(_) => {}
             }
         };
-        pass.finish(&trail, self.hasher, self.locator, &mut end).map_err(|cause| self.misfit(&cause))?;
+        let finished = pass.finish(&trail, self.hasher, self.locator, self.files, &mut end).await;
+        finished.map_err(|cause| self.no_outcome(cause))?;
         // The map's order is random; log order keeps neighbours together and commits reproducible.
         live.sort_unstable();
         traces.vanished = self.vanished(set, &traces.nowhere).await?;
@@ -219,13 +221,12 @@ impl View<'_> {
                     Ending::Live(row, _) => {
                         live.insert(row);
                     }
-                    Ending::Touched(key) => {
-                        self.mark_dying(key, set.truncated, &mut dying);
-                    }
-                    Ending::Gone(_) | Ending::Wavered(_) => {}
+                    Ending::Touched(_, Some(at)) => mark_dying(at, &mut dying),
+                    Ending::Touched(_, None) | Ending::Gone(..) | Ending::Wavered(_) => {}
                 }
             };
-            pass.finish(&trail, self.hasher, self.locator, &mut end).map_err(|cause| self.misfit(&cause))?;
+            let finished = pass.finish(&trail, self.hasher, self.locator, self.files, &mut end).await;
+            finished.map_err(|cause| self.no_outcome(cause))?;
         }
         traces.vanished = self.vanished(set, &traces.nowhere).await?;
         Ok(Collapsed { live: Live::Marked(live), dying, gone: Vec::new(), trail, traces })
@@ -234,16 +235,16 @@ impl View<'_> {
     /// Notes of a key's ending what somebody keeps in mind.
     fn trace(&self, ending: Ending, traces: &mut Traces) {
         match ending {
-            Ending::Touched(key) => {
+            Ending::Touched(key, _) => {
                 if self.waiting.is_some_and(|waiting| waiting.contains(key)) {
                     traces.moot.push(key);
                 }
             }
-            Ending::Gone(key) => {
+            Ending::Gone(key, held) => {
                 if self.heeds_gone {
                     traces.gone.push(key);
                 }
-                if self.locator.find(key).is_none() {
+                if held.is_none() {
                     traces.nowhere.add(key);
                 }
             }
@@ -261,13 +262,6 @@ impl View<'_> {
         }
     }
 
-    /// Whether the lake has a row of this key, which now goes.
-    fn mark_dying(&self, key: KeyHash, truncated: bool, dying: &mut Dying) -> bool {
-        let Some(address) = (if truncated { None } else { self.locator.find(key) }) else { return false };
-        dying.entry(address.file).or_default().insert(u64::from(address.row));
-        true
-    }
-
     pub(super) fn hash(&self, rows: &RecordBatch) -> Result<Vec<KeyHash>, Error> {
         self.hasher.hash_batch(rows).map_err(|source| self.arrow(source))
     }
@@ -278,6 +272,13 @@ impl View<'_> {
 
     fn misfit(&self, cause: &CollapseError) -> Error {
         cause.of(self.schema)
+    }
+
+    fn no_outcome(&self, cause: PassError) -> Error {
+        match cause {
+            PassError::Collapse(cause) => self.misfit(&cause),
+            PassError::Index(cause) => self.index_error(cause),
+        }
     }
 
     pub(super) fn file(&self, id: FileId) -> Result<&DataFile, Error> {
@@ -443,6 +444,11 @@ impl View<'_> {
         output.partial.push(Partial::new(self.schema, rows, unchanged, keys));
         Ok(())
     }
+}
+
+/// A row of the lake goes.
+fn mark_dying(at: RowAddress, dying: &mut Dying) {
+    dying.entry(at.file).or_default().insert(u64::from(at.row));
 }
 
 /// Where rows go.

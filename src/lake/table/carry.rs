@@ -13,7 +13,7 @@ use arrow::compute::{interleave, take};
 use super::super::Error;
 use super::super::changes::ChangeSet;
 use super::super::data_file;
-use super::super::locator::{FileId, KeyHash};
+use super::super::locator::{FileId, KeyHash, KeyMap, RowAddress};
 use super::super::merge::{Earlier, RowNumber, Trail};
 use super::View;
 use crate::schema::{Op, TableRows};
@@ -156,8 +156,10 @@ impl View<'_> {
                 found.entry(column).or_default().push(self.pick(rows.rows.column(column.into()), places, outs)?);
             }
         }
-        let in_lake = self.take_waiting(in_lake, &mut found, missing)?;
-        self.read_carried(in_lake, &mut found).await?;
+        let keys: Vec<KeyHash> = in_lake.iter().map(|(key, _)| *key).collect();
+        let places = self.locate(&keys).await?;
+        let in_lake = self.take_waiting(in_lake, &places, &mut found, missing)?;
+        self.read_carried(in_lake, &places, &mut found).await?;
         Ok(found)
     }
 
@@ -166,13 +168,14 @@ impl View<'_> {
     fn take_waiting(
         &self,
         mut wanted: Vec<(KeyHash, Wanted)>,
+        places: &KeyMap<RowAddress>,
         found: &mut Values,
         missing: &mut Vec<(u32, u16)>,
     ) -> Result<Vec<(KeyHash, Wanted)>, Error> {
         let Some(waiting) = self.waiting else { return Ok(wanted) };
         let mut told: BTreeMap<(usize, u16), (Vec<u32>, Vec<usize>)> = BTreeMap::new();
         wanted.retain(|&(key, wanted)| {
-            if self.locator.find(key).is_some() {
+            if places.contains_key(&key) {
                 return true;
             }
             match waiting.place(key).filter(|place| waiting.column(*place, wanted.column).is_some()) {
@@ -194,13 +197,18 @@ impl View<'_> {
     }
 
     /// Reads the lake rows whose values live on, file by file.
-    async fn read_carried(&self, wanted: Vec<(KeyHash, Wanted)>, found: &mut Values) -> Result<(), Error> {
+    async fn read_carried(
+        &self,
+        wanted: Vec<(KeyHash, Wanted)>,
+        places: &KeyMap<RowAddress>,
+        found: &mut Values,
+    ) -> Result<(), Error> {
         let mut columns: Vec<usize> = wanted.iter().map(|(_, wanted)| wanted.column.into()).collect();
         columns.sort_unstable();
         columns.dedup();
         let mut by_file: BTreeMap<FileId, Vec<(u32, Wanted)>> = BTreeMap::new();
         for (key, wanted) in wanted {
-            let address = self.locator.find(key).ok_or_else(|| self.nothing_to_carry(wanted.column))?;
+            let address = places.get(&key).ok_or_else(|| self.nothing_to_carry(wanted.column))?;
             by_file.entry(address.file).or_default().push((address.row, wanted));
         }
         let store = self.log_store.object_store(None);

@@ -4,7 +4,6 @@
 //! index stay valid. The index is built anew only where rows hash otherwise: when a key column grows to a type of another
 //! kind, and, in a table whose rows are told apart by all their columns, with nearly every change.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,9 +15,10 @@ use object_store::path::Path;
 use serde_json::Value;
 
 use super::super::changes::TableChange;
-use super::super::data_file::{self, DataFile};
+use super::super::data_file;
 use super::super::key::KeyHasher;
-use super::super::locator::{FileId, MemoryLocator, RowLocator};
+use super::super::locator::FileId;
+use super::super::row_index::{Files, RowIndex};
 use super::super::splice::{SplicedFile, Splicer, splice_file};
 use super::super::store::cause_text;
 use super::super::{Error, delta_schema, upgrade};
@@ -40,9 +40,9 @@ pub(super) struct Evolved {
     /// The `metaData` action that says so; `None` when the one in force does.
     pub metadata: Option<Value>,
     pub hasher: Arc<KeyHasher>,
-    pub files: BTreeMap<FileId, DataFile>,
+    pub files: Files,
     /// `None` where the present one stays valid.
-    pub locator: Option<Box<dyn RowLocator>>,
+    pub locator: Option<RowIndex>,
     /// Paths of the new objects.
     pub made: Vec<String>,
     /// Of a table that is loading.
@@ -112,8 +112,10 @@ impl Table {
             }
         }
         if let Some(locator) = evolved.locator {
-            self.locator = locator;
+            self.locator.give_way_to(locator);
         }
+        let identity = self.index_identity();
+        self.locator.belongs_to(&identity);
     }
 
     /// The shape as the log will hold it, so that memory has what a restart would read, and the log's action.
@@ -185,20 +187,21 @@ impl Table {
         outcome
     }
 
-    async fn index_anew(&self, evolved: &Evolved, truncated: bool) -> Result<Box<dyn RowLocator>, Error> {
-        let mut locator = MemoryLocator::default();
+    async fn index_anew(&self, evolved: &Evolved, truncated: bool) -> Result<RowIndex, Error> {
+        let mut index = self.locator.successor();
         if truncated {
-            return Ok(Box::new(locator));
+            return Ok(index);
         }
-        let schema = &evolved.shape.lake;
-        let mut live_rows = 0;
-        for (&id, file) in &evolved.files {
-            let (hasher, deleted) = (&evolved.hasher, &file.deleted);
-            index_rows(&self.log_store, schema, hasher, &mut locator, id, &file.add, deleted).await?;
+        let (schema, files, hasher) = (&evolved.shape.lake, &evolved.files, &evolved.hasher);
+        let (mut live_rows, mut twice) = (0, 0);
+        for (&id, file) in files {
+            twice += index_rows(&self.log_store, schema, hasher, &mut index, files, id).await?.1;
             live_rows += file.live_rows();
         }
-        check_keys(schema, live_rows, &locator)?;
-        Ok(Box::new(locator))
+        let failed = |source| Error::Index { table: schema.name.to_string(), source };
+        twice += index.count_twice(files).await.map_err(failed)?;
+        check_keys(schema, live_rows, twice)?;
+        Ok(index)
     }
 
     pub(super) fn arrow(&self, source: arrow::error::ArrowError) -> Error {

@@ -12,7 +12,8 @@ use super::super::changes::{ChangeSet, TableChange};
 use super::super::commit::{CommitNote, Outcome};
 use super::super::data_file::{self, DataFile, WrittenFile};
 use super::super::load_note::LoadNote;
-use super::super::locator::{FileId, KeyHash, KeySet, MemoryLocator, RowAddress, RowLocator};
+use super::super::locator::{FileId, KeyHash, KeySet, RowAddress};
+use super::super::row_index::RowIndex;
 use super::super::{Error, step};
 use super::apply::{Written, attach_vectors, hidden_columns, write_vectors};
 use super::chunk::StagedChunk;
@@ -69,7 +70,7 @@ impl Table {
             match self.put(&note, "STREAMING UPDATE", None, &chosen.actions).await? {
                 Outcome::Landed => {
                     step::reached("chunk.merged").await;
-                    return Ok(Merged::Applied(self.settle_chunk(staged, chosen, note).await));
+                    return self.settle_chunk(staged, chosen, note).await.map(Merged::Applied);
                 }
                 Outcome::Taken { theirs } => {
                     self.discard(&chosen.made).await;
@@ -138,16 +139,17 @@ impl Table {
         loading: &Loading,
         files: &[WrittenFile],
         waited: &mut Vec<KeyHash>,
-    ) -> Result<(Vec<RoaringTreemap>, MemoryLocator), Error> {
+    ) -> Result<(Vec<RoaringTreemap>, RowIndex), Error> {
         let mut seen = KeySet::default();
         seen.reserve(files.iter().map(|file| file.keys.len()).sum());
-        let mut bases = MemoryLocator::default();
+        let mut bases = RowIndex::default();
         let mut twice = 0_u64;
         let mut left_out = Vec::with_capacity(files.len());
         for (id, file) in (0..).zip(files) {
             let mut rows = RoaringTreemap::new();
+            let places = self.view(None).locate(&file.keys).await?;
             for (row, &key) in (0_u32..).zip(&file.keys) {
-                if self.locator.find(key).is_some() || loading.tombstones.contains(&key) {
+                if places.contains_key(&key) || loading.tombstones.contains(&key) {
                     rows.insert(u64::from(row));
                 } else if !seen.insert(key) {
                     twice += 1;
@@ -175,7 +177,7 @@ impl Table {
         &self,
         loading: &Loading,
         files: &[WrittenFile],
-        bases: &MemoryLocator,
+        bases: &RowIndex,
         waited: &[KeyHash],
         left_out: &mut [RoaringTreemap],
     ) -> Result<Written, Error> {
@@ -235,7 +237,7 @@ impl Table {
     }
 
     /// The commit has landed.
-    async fn settle_chunk(&mut self, staged: StagedChunk, chosen: Chosen, note: CommitNote) -> Applied {
+    async fn settle_chunk(&mut self, staged: StagedChunk, chosen: Chosen, note: CommitNote) -> Result<Applied, Error> {
         self.landed(note);
         let applied =
             Applied { version: Some(self.version), rows_written: chosen.rows, rows_removed: 0, evolved: false };
@@ -255,6 +257,7 @@ impl Table {
             self.take_in(file, RoaringTreemap::new());
         }
         self.discard(&unused).await;
-        applied
+        self.tend_index().await?;
+        Ok(applied)
     }
 }

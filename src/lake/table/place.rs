@@ -8,6 +8,7 @@ use super::super::creation::Creation;
 use super::super::load_note::LoadNote;
 use super::super::store::Lake;
 use super::Table;
+use super::index::Opening;
 use crate::schema::{RowIdentity, TableName, TableSchema};
 use std::sync::Arc;
 
@@ -56,7 +57,7 @@ impl Table {
         let log_store = lake.log_store(&place.url(lake, source, &name))?;
         let creation = Creation { source, schema: &schema, position, load: Some(load) };
         creation.commit(&log_store, Vec::new()).await?;
-        let opened = Self::open_at(lake, source, &name, place, None).await?;
+        let opened = Self::open_at(lake, source, &name, place, Opening::First).await?;
         opened.ok_or_else(|| Error::Table {
             table: name.to_string(),
             finding: format!("the table at {} vanished just after it was created", place.url(lake, source, &name)),

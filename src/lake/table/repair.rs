@@ -74,9 +74,10 @@ impl Table {
         let mut seen = KeySet::default();
         for rows in &repair.rows {
             let keys = self.view(None).hash(rows)?;
+            let places = self.view(None).locate(&keys).await?;
             let mut keep = Vec::with_capacity(keys.len());
             for &key in &keys {
-                let held = self.locator.find(key);
+                let held = places.get(&key);
                 let streamed =
                     watch.gone.contains(&key) || held.is_some_and(|address| address.file >= watch.first_file);
                 let take = !streamed && seen.insert(key);

@@ -20,6 +20,7 @@ use super::super::commit::{self, CommitNote, Outcome};
 use super::super::creation::protocol;
 use super::super::data_file::DataFile;
 use super::super::locator::FileId;
+use super::super::row_index::forget;
 use super::super::store::{Lake, cause_text, unreachable};
 use super::super::{Error, delta_schema, step};
 use super::place::{Place, folder};
@@ -141,12 +142,18 @@ impl Table {
             Some(_) => table.landed(note),
             None => table.note = note,
         }
+        let identity = table.index_identity();
+        table.locator.move_to(&table.url, &table.shape.lake.name, &identity);
+        table.locator.finish(&table.files).await;
         Ok(table)
     }
 
     /// Removes a hidden build. What the table's own log refers to stays, and only the build's log goes.
     pub async fn discard_hidden(lake: &Lake, source: &str, name: &TableName, id: Uuid) -> Result<(), Error> {
         let url = Place::Hidden(id).url(lake, source, name);
+        if let Some(cache) = lake.index() {
+            forget(cache, &url, name);
+        }
         // Looking at a folder must not make it.
         if url.to_file_path().is_ok_and(|folder| !folder.exists()) {
             return Ok(());

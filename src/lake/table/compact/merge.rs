@@ -85,8 +85,9 @@ impl Table {
                 Outcome::Landed => {
                     step::reached("compact.committed").await;
                     let merged = tally(&compacted, &replaced, self.version + 1);
-                    let unused = self.settle_compaction(compacted, &placed, replaced)?;
+                    let unused = self.settle_compaction(compacted, &placed, replaced).await?;
                     self.landed(note);
+                    self.tend_index().await?;
                     self.discard(&unused).await;
                     return Ok(merged);
                 }
@@ -184,7 +185,7 @@ impl Table {
     }
 
     /// The commit has landed: rows move in memory as well. Returns the files of which no row is left.
-    fn settle_compaction(
+    async fn settle_compaction(
         &mut self,
         compacted: Compacted,
         placed: &[Placed],
@@ -203,7 +204,8 @@ impl Table {
                     file.keys
                 })
                 .collect();
-            self.move_keys(placed, &ids, keys)?;
+            self.move_keys(placed, &ids, keys).await?;
+            ids.iter().for_each(|&id| self.locator.has_all_of(id));
             for id in placed.old.keys() {
                 self.files.remove(id);
             }
@@ -213,7 +215,7 @@ impl Table {
     }
 
     /// Tells the index where the group's rows lie from now on; all that a compaction asks of it.
-    fn move_keys(&mut self, placed: &Placed, ids: &[FileId], keys: Vec<Vec<KeyHash>>) -> Result<(), Error> {
+    async fn move_keys(&mut self, placed: &Placed, ids: &[FileId], keys: Vec<Vec<KeyHash>>) -> Result<(), Error> {
         match self.schema().identity {
             RowIdentity::AppendOnly => Ok(()),
             RowIdentity::Key => {
@@ -226,27 +228,29 @@ impl Table {
                 }
                 Ok(())
             }
-            RowIdentity::WholeRow => self.move_equal_rows(placed, ids, keys),
+            RowIdentity::WholeRow => self.move_equal_rows(placed, ids, keys).await,
         }
     }
 
     /// Which of equal rows is which only the index knows: it is asked for all that lie in the old files.
-    fn move_equal_rows(&mut self, placed: &Placed, ids: &[FileId], keys: Vec<Vec<KeyHash>>) -> Result<(), Error> {
+    async fn move_equal_rows(&mut self, placed: &Placed, ids: &[FileId], keys: Vec<Vec<KeyHash>>) -> Result<(), Error> {
         let mut contents = keys.concat();
         contents.sort_unstable();
         contents.dedup();
-        let mut moves = Vec::new();
-        for content in contents {
-            let mut number = 0;
-            loop {
-                let key = self.hasher.occurrence(content, number);
-                let Some(address) = self.locator.find(key) else { break };
-                if let Some((file, row)) = placed.moved(address) {
-                    moves.push((key, RowAddress { file: ids[file], row }));
-                }
-                number += 1;
-            }
-        }
+        let held = self.hasher.occurrences(contents.iter().copied(), &self.locator, &self.files).await;
+        let held = held.map_err(|source| self.index_error(source))?;
+        let equal = |content: KeyHash| {
+            let count = held.get(&content).copied().unwrap_or(0);
+            (0..count).map(move |number| (content, number))
+        };
+        let known = contents.into_iter().flat_map(equal);
+        let known: Vec<KeyHash> = known.map(|(content, number)| self.hasher.occurrence(content, number)).collect();
+        let found = self.locator.locate(&known, &self.files).await.map_err(|source| self.index_error(source))?;
+        let moved = |(key, address): (KeyHash, RowAddress)| {
+            let (file, row) = placed.moved(address)?;
+            Some((key, RowAddress { file: ids[file], row }))
+        };
+        let moves: Vec<(KeyHash, RowAddress)> = found.into_iter().filter_map(moved).collect();
         let live: u64 = placed.old.keys().filter_map(|id| self.files.get(id)).map(DataFile::live_rows).sum();
         if moves.len() as u64 != live {
             return Err(Error::Table {
