@@ -120,7 +120,10 @@ impl World {
                 let folders = std::fs::read_dir(&cache).map(|folders| folders.flatten().collect::<Vec<_>>());
                 for folder in folders.unwrap_or_default() {
                     let files = std::fs::read_dir(folder.path()).expect("a folder");
-                    for file in files.flatten().filter(|_| random.random_bool(0.3)) {
+                    for file in files.flatten().collect::<Vec<_>>() {
+                        if !random.random_bool(0.3) {
+                            continue;
+                        }
                         if random.random_bool(0.5) {
                             std::fs::remove_file(file.path()).expect("removable");
                         } else {

@@ -23,7 +23,7 @@ pub(super) fn filter_blocks(keys: u64) -> u64 {
 }
 
 fn block_of(key: u128, blocks: u64) -> u64 {
-    ((key >> 64) * u128::from(blocks) >> 64) as u64
+    (((key >> 64) * u128::from(blocks)) >> 64) as u64
 }
 
 /// The bits of a key within its block. They come of the lower half: the upper one chose the block.
