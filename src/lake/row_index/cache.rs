@@ -265,7 +265,7 @@ impl Folder {
     }
 }
 
-fn make(path: &Path) -> Result<(), std::io::Error> {
+pub(super) fn make(path: &Path) -> Result<(), std::io::Error> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 

@@ -1,7 +1,7 @@
 //! Writing a segment: entries come in the order of their keys, and memory is needed for a block and the fences.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use twox_hash::xxhash3_128;
 
 use super::super::locator::{MemoryLocator, RowAddress};
-use super::cache::{Folder, IndexCache};
+use super::cache::{Folder, IndexCache, make};
 use super::error::IndexError;
 use super::filter::{FilterWriter, filter_blocks};
 use super::segment::{BLOCK_BYTES, BLOCK_ENTRIES, Entry, Footer, SUM_BYTES, Segment, checksum, padded_filter_bytes};
@@ -80,7 +80,7 @@ impl SegmentWriter {
         let unfinished = name.as_ref().map(|name| Unfinished(folder.path().join(format!("{name}.unfinished"))));
         let open = || {
             // Somebody may have deleted it while we were running.
-            std::fs::create_dir_all(folder.path())?;
+            make(&folder.path())?;
             let file = match &unfinished {
                 Some(Unfinished(path)) => {
                     OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?
@@ -88,9 +88,14 @@ impl SegmentWriter {
                 None => tempfile::tempfile_in(folder.path())?,
             };
             let (of_filter, of_blocks) = (file.try_clone()?, file.try_clone()?);
-            Ok((file, of_filter, of_blocks))
+            Ok::<_, std::io::Error>((file, of_filter, of_blocks))
         };
-        let (file, of_filter, of_blocks) = open().map_err(|cause| folder.io(cause))?;
+        let opened = match open() {
+            // Just now.
+            Err(cause) if cause.kind() == ErrorKind::NotFound => open(),
+            other => other,
+        };
+        let (file, of_filter, of_blocks) = opened.map_err(|cause| folder.io(cause))?;
         let seed = Footer::seed(lineage, id);
         let filter_blocks = filter_blocks(entries_max);
         let region = |file, offset| {
@@ -168,7 +173,11 @@ impl SegmentWriter {
         self.file.write_all_at(&footer.to_bytes(), end + fences.len() as u64)?;
         if let (Some(name), Some(Unfinished(path))) = (&self.name, &self.unfinished) {
             self.file.sync_data()?;
-            std::fs::rename(path, path.with_file_name(name))?;
+            match std::fs::rename(path, path.with_file_name(name)) {
+                // Somebody has deleted the folder. What we have open goes with the process; a manifest that names it is refused.
+                Err(cause) if cause.kind() == ErrorKind::NotFound => self.name = None,
+                renamed => renamed?,
+            }
         }
         let counters = &self.cache.counters;
         counters.segments_written.fetch_add(1, Ordering::Relaxed);

@@ -338,8 +338,8 @@ fn harm() -> impl Strategy<Value = Harm> {
 
 /// Harms one file; says whether it is another one than before.
 fn do_harm(path: &Path, harm: &Harm) -> bool {
-    // A merge that was given up may have removed it by now.
-    let Ok(before) = std::fs::read(path) else { return false };
+    // What a merge that was given up has begun may be empty, and gone by now.
+    let Some(before) = std::fs::read(path).ok().filter(|bytes| !bytes.is_empty()) else { return false };
     let mut bytes = before.clone();
     let place = |at: f64| ((bytes.len() as f64 * at) as usize).min(bytes.len() - 1);
     match *harm {
