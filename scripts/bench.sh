@@ -12,6 +12,10 @@ if ! command -v mariadb-binlog >/dev/null; then
 fi
 cargo build --release
 export LAKEWARD_BENCH_MYSQL_ROOT=$MYSQL9
+# Of key indexes.
+CACHE_DIRECTORY=$(mktemp -d)
+export CACHE_DIRECTORY
+trap 'rm -rf "$CACHE_DIRECTORY"' EXIT
 bench() { # bench NAME [ARGUMENT...], with the servers that `servers` names
     scripts/with-servers.sh --databases "$servers" "$PYTHON" "benches/$1.py" --lakeward "$CARGO_TARGET_DIR/release/lakeward" \
         --out "$CARGO_TARGET_DIR/bench/$1.json" "${@:2}"

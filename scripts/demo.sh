@@ -14,6 +14,8 @@ MYSQL_PORT=13306    # these two are in config.toml
 POSTGRES_PORT=15432
 DRAIN_SECONDS_MAX=60
 RUN=$ROOT/.run
+# "Everything": the key index, too.
+export CACHE_DIRECTORY=$RUN/cache
 LOG=$RUN/lakeward.log
 
 daemon='' traffic='' keep_lake=''

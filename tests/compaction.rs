@@ -18,7 +18,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use support::Scratch;
 use support::columns::*;
-use support::oracle::{Reader, Readers};
+use support::oracle::{Reader, Readers, S3};
 use support::parts::in_parts;
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -41,9 +41,28 @@ struct World {
 impl World {
     /// `None` without the reader.
     async fn new(schema: TableSchema) -> Option<Self> {
-        let reader = Reader::start(None)?;
         let scratch = Scratch::new("compaction");
         let lake = Lake::new(&Url::from_directory_path(scratch.path()).expect("absolute"), &BTreeMap::new());
+        Self::at(scratch, lake, Reader::start(None)?, schema).await
+    }
+
+    /// In an object store; `None` without one.
+    async fn at_store(schema: TableSchema) -> Option<Self> {
+        let s3 = S3::at("LAKEWARD_TEST_S3_PORT")?;
+        let url = Url::parse(&format!("s3://lake/compaction-{}/", uuid::Uuid::new_v4())).expect("a url");
+        let options = [
+            ("aws_endpoint_url", s3.endpoint.as_str()),
+            ("aws_allow_http", "true"),
+            ("aws_region", "us-east-1"),
+            ("aws_access_key_id", &s3.key),
+            ("aws_secret_access_key", &s3.secret),
+        ];
+        let options = options.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let lake = Lake::new(&url, &options.collect());
+        Self::at(Scratch::new("compaction"), lake, Reader::start(Some(s3))?, schema).await
+    }
+
+    async fn at(scratch: Scratch, lake: Lake, reader: Reader, schema: TableSchema) -> Option<Self> {
         let schema = Arc::new(schema);
         let load = FirstLoad::begin(&lake, "booking", schema.clone(), "pg:0/1".into()).expect("an empty folder");
         let table = load.commit().await.expect("created");
@@ -627,4 +646,40 @@ async fn a_table_whose_rows_are_only_added_is_compacted_without_an_index() {
     world.restart().await;
     let ids: Vec<Vec<Value>> = (0..=90).map(|id| vec![json!(id)]).collect();
     assert_eq!(world.seen(None, "SELECT id FROM t ORDER BY id"), ids);
+}
+
+/// Values of partitions are in the names of folders, in the log encoded once more than in the store: a file must not seem to be
+/// needless for its name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_knows_files_by_whatever_their_partition_is_called() {
+    let mut layout = schema(&[("id", LakeType::Integer), ("place", LakeType::String)], RowIdentity::Key);
+    layout.partition_by = vec![1];
+    for world in [World::new(layout.clone()).await, World::at_store(layout).await].into_iter().flatten() {
+        sweep_strange_names(world).await;
+    }
+}
+
+async fn sweep_strange_names(mut world: World) {
+    let places =
+        ["Seoul", "a b", "c:d", "서울", "100%", "100%25", "x/y", "..", "=", "a+b", "#?&", "'\"", " ", "~~", "\\"];
+    let mut wanted: Vec<Vec<Value>> = Vec::new();
+    for (place, first) in places.iter().map(|place| json!(place)).chain([Value::Null]).zip((0..).step_by(10)) {
+        let rows: Vec<Vec<Value>> = (first..first + 3).map(|id| vec![json!(id), place.clone()]).collect();
+        world.change(&rows.iter().map(|row| (Op::Insert, row.clone())).collect::<Vec<_>>()).await;
+        // A deletion vector each.
+        world.change(&[(Op::Delete, rows[0].clone())]).await;
+        wanted.extend_from_slice(&rows[1..]);
+    }
+    let all = "SELECT id, place FROM t ORDER BY id";
+    assert_eq!(world.seen(None, all), wanted);
+    world.sweep(AT_ONCE, false).await;
+    assert_eq!(world.seen(None, all), wanted);
+    world.restart().await;
+    let done = run(world.table.begin_compaction(&terms(1 << 20, Eagerness::Asked)).expect("dead rows")).await;
+    let merged = world.table.merge_compaction(done).await.expect("merged");
+    assert!(matches!(merged, CompactionMerged::Applied { .. }), "{merged:?}");
+    let swept = world.sweep(AT_ONCE, false).await;
+    assert!(swept.objects >= places.len() as u64 && swept.failed == 0, "{swept:?}");
+    assert_eq!(world.seen(None, all), wanted);
+    world.restart().await;
 }
