@@ -30,8 +30,8 @@ pub enum CompactionMerged {
         bytes_before: u64,
         bytes_after: u64,
     },
-    /// A file that was to be replaced is gone, the table has another shape or was opened anew, or rows are being put right.
-    /// What was written is removed.
+    /// All files that were to be replaced are gone, the table has another shape or was opened anew, or rows are being put
+    /// right. What was written is removed.
     Void,
 }
 
@@ -107,7 +107,10 @@ impl Table {
         }
         let by_path: HashMap<&str, FileId> =
             self.files.iter().map(|(&id, file)| (file.add.path.as_str(), id)).collect();
-        compacted.groups.iter().map(|(inputs, written)| self.place_group(inputs, written, &by_path)).collect()
+        let groups = compacted.groups.iter();
+        let placed: Option<Vec<Placed>> =
+            groups.map(|(inputs, written)| self.place_group(inputs, written, &by_path)).collect();
+        placed.filter(|placed| placed.iter().any(|group| !group.old.is_empty()))
     }
 
     fn place_group(
@@ -118,7 +121,12 @@ impl Table {
     ) -> Option<Placed> {
         let (mut old, mut dead, mut base) = (BTreeMap::new(), RoaringTreemap::new(), 0);
         for input in inputs {
-            let id = *by_path.get(input.add.path.as_str())?;
+            let Some(&id) = by_path.get(input.add.path.as_str()) else {
+                // Each of its rows was deleted, or lies in another file by now.
+                dead.insert_range(base..base + input.live_rows());
+                base += input.live_rows();
+                continue;
+            };
             let file = self.files.get(&id).filter(|file| file.rows == input.rows)?;
             // Rows come back when another engine restores a table.
             if !input.deleted.is_subset(&file.deleted) {
