@@ -20,6 +20,9 @@ const WRITERS: u32 = 6;
 /// LAKEWARD_QUIET_ROWS asks for others; `make soak` does.
 const QUIET_ROWS: u32 = 300;
 
+/// Where repairs are counted: no compaction may come between a finding and its repair, which is another one then.
+const IN_PLACE: &str = "[maintenance]\ncompact = false";
+
 struct Case {
     database: Database,
     session: Session,
@@ -119,7 +122,7 @@ async fn nothing_is_found_that_is_not_there(kind: Kind) {
     let quiet_rows = asked.map_or(QUIET_ROWS, |asked| asked.parse().expect("a number"));
     // Who plants something needs some time between two commits to write the table anew.
     let interval = if quiet_rows > QUIET_ROWS { 10 } else { 1 };
-    let Some(mut case) = Case::with_interval(kind, "verify", interval, "").await else { return };
+    let Some(mut case) = Case::with_interval(kind, "verify", interval, IN_PLACE).await else { return };
     load::create_tables(&case.database).await;
     // Rows that no writer touches.
     let quiet: Vec<String> =
@@ -346,7 +349,7 @@ async fn postgres_a_table_without_a_key_is_compared() {
 
 /// Without a daemon: what is in the lake is compared; what is not says what to do; and so does what can't be compared.
 async fn questions_have_clear_answers(kind: Kind) {
-    let Some(mut case) = Case::new(kind, "verifyask", "").await else { return };
+    let Some(mut case) = Case::new(kind, "verifyask", IN_PLACE).await else { return };
     let identity = if kind == Kind::Postgres { "ALTER TABLE log REPLICA IDENTITY FULL;" } else { "" };
     case.session
         .run(&format!(
@@ -502,7 +505,7 @@ async fn a_partitioned_table_is_one_table() {
 /// The stream changes rows between the moment when a repair has read them and when it puts them right; and kill -9 at every
 /// step of a repair.
 async fn a_repair_meets_changes_and_ends(kind: Kind) {
-    let Some(mut case) = Case::new(kind, "verifyrepair", "").await else { return };
+    let Some(mut case) = Case::new(kind, "verifyrepair", IN_PLACE).await else { return };
     case.session.run("CREATE TABLE bookings (id INT PRIMARY KEY, guest VARCHAR(80), note VARCHAR(8000))").await;
     let rows: Vec<String> = (1..=300).map(|id| format!("({id}, 'guest {id}', 'x')")).collect();
     case.session.run(&format!("INSERT INTO bookings VALUES {}", rows.join(","))).await;

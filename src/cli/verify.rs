@@ -9,12 +9,16 @@ use serde::Serialize;
 use super::schema::who;
 use super::{Exit, load_config, loading, output};
 use crate::config::Config;
+use crate::ledger::WrongRows;
 use crate::pipeline::load_request::Asking;
 use crate::pipeline::verify::{self, Outcome, TableVerdict, VerifyRequest};
 use crate::snapshot::verify::{Difference, Kind, Options, Proof};
 
 /// Rows of a table that are put right one by one.
 const REPAIRED_MAX: usize = 100_000;
+
+/// How often: rows that only the lake has are named by their places, which a compaction may change meanwhile.
+const REPAIRS_MAX: u32 = 3;
 
 /// Differences that the text shows.
 const SHOWN: usize = 20;
@@ -115,37 +119,42 @@ async fn repair(
 ) -> anyhow::Result<Vec<TableVerdict>> {
     let mut before = Vec::new();
     for verdict in verdicts {
-        let Some(proof) = verdict.proof.as_mut().filter(|_| verdict.outcome == Outcome::Differs) else { continue };
-        let name = format!("{}/{}", verdict.source, verdict.table);
-        let wrong = std::mem::take(&mut proof.wrong);
-        if wrong.is_empty() {
-            output::complain(&format!(
-                "{name}: rows of a table without a key can't be put right one by one; load the table again: \
-                 `lakeward resync {name}`"
-            ));
-            continue;
-        }
-        let rows = counted(wrong.len() as u64, "row");
-        if wrong.len() > REPAIRED_MAX {
-            let max = output::grouped(REPAIRED_MAX as u64);
-            output::complain(&format!(
-                "{name}: {rows} can't be put right one by one, which {max} can at most; load the table again: \
-                 `lakeward resync {name}`"
-            ));
-            continue;
-        }
-        output::complain(&format!("{name}: {rows} to be put right"));
-        let mut asking = Asking::repair(config, &verdict.source, &verdict.table, wrong);
-        asking.enter(Some("lakeward verify --repair".to_owned()), who()).await?;
-        if loading::settle(config, &[asking]).await? == Exit::Interrupted {
-            break;
-        }
-        let again = VerifyRequest { tables: vec![name], ..request.clone() };
-        for after in verify::verify(config, &again).await? {
-            before.push(std::mem::replace(verdict, after));
+        for attempt in 0..REPAIRS_MAX {
+            let Some(wrong) = to_repair(verdict) else { break };
+            let name = format!("{}/{}", verdict.source, verdict.table);
+            output::complain(&format!("{name}: {} to be put right", counted(wrong.len() as u64, "row")));
+            let mut asking = Asking::repair(config, &verdict.source, &verdict.table, wrong);
+            asking.enter(Some("lakeward verify --repair".to_owned()), who()).await?;
+            if loading::settle(config, &[asking]).await? == Exit::Interrupted {
+                return Ok(before);
+            }
+            let again = VerifyRequest { tables: vec![name], ..request.clone() };
+            for after in verify::verify(config, &again).await? {
+                let found = std::mem::replace(verdict, after);
+                if attempt == 0 {
+                    before.push(found);
+                }
+            }
         }
     }
     Ok(before)
+}
+
+/// What of a table is to be put right row by row; says so where that can't be.
+fn to_repair(verdict: &mut TableVerdict) -> Option<WrongRows> {
+    let proof = verdict.proof.as_mut().filter(|_| verdict.outcome == Outcome::Differs)?;
+    let wrong = std::mem::take(&mut proof.wrong);
+    let why = if wrong.is_empty() {
+        "rows of a table without a key can't be put right one by one".to_owned()
+    } else if wrong.len() > REPAIRED_MAX {
+        let (rows, max) = (counted(wrong.len() as u64, "row"), output::grouped(REPAIRED_MAX as u64));
+        format!("{rows} can't be put right one by one, which {max} can at most")
+    } else {
+        return Some(wrong);
+    };
+    let name = format!("{}/{}", verdict.source, verdict.table);
+    output::complain(&format!("{name}: {why}; load the table again: `lakeward resync {name}`"));
+    None
 }
 
 fn exit_of(verdicts: &[TableVerdict]) -> Exit {
@@ -240,7 +249,6 @@ mod tests {
     use chrono::Utc;
 
     use super::*;
-    use crate::ledger::WrongRows;
     use crate::snapshot::verify::{ColumnDifference, Error, KeyPart};
 
     fn proof() -> Proof {
