@@ -11,59 +11,64 @@ use super::run::Signals;
 use super::{Exit, load_config, output};
 use crate::pipeline::maintenance::{self, CompactionReport, VacuumReport};
 
+/// What both are asked.
 #[derive(Debug, Args)]
-pub struct Compact {
+struct Asked {
     /// database.table or schema.table; after its source's name and a slash where several sources have it
     #[arg(value_name = "[SOURCE/]TABLE", required = true)]
     tables: Vec<String>,
-    /// Only say what would be written anew
-    #[arg(long)]
-    dry_run: bool,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
 }
 
+#[derive(Debug, Args)]
+pub struct Compact {
+    #[command(flatten)]
+    asked: Asked,
+    /// Only say what would be written anew
+    #[arg(long)]
+    dry_run: bool,
+}
+
 impl Compact {
     pub async fn run(self, path: Option<&Path>) -> anyhow::Result<Exit> {
         let config = load_config(path)?;
+        let Asked { tables, json } = self.asked;
         if self.dry_run {
-            let reports = maintenance::compaction_plans(&config, &self.tables).await?;
-            output::answer(self.json, &reports, |reports| compactions(reports))?;
+            let reports = maintenance::compaction_plans(&config, &tables).await?;
+            output::answer(json, &reports, |reports| compactions(reports))?;
             return Ok(Exit::Ok);
         }
         let stop = CancellationToken::new();
         let listener = tokio::spawn(Signals::listen()?.stop_on_first_exit_on_second(stop.clone()));
-        let reports = maintenance::compact(&config, &self.tables, &stop).await;
+        let reports = maintenance::compact(&config, &tables, &stop).await;
         listener.abort();
         if reports.as_ref().is_err_and(|error| Exit::from(error) == Exit::Busy) {
             output::complain(
                 "whoever runs the source compacts its tables by itself (`[maintenance]`); `--dry-run` works beside it",
             );
         }
-        output::answer(self.json, &reports?, |reports| compactions(reports))?;
+        output::answer(json, &reports?, |reports| compactions(reports))?;
         Ok(if stop.is_cancelled() { Exit::Interrupted } else { Exit::Ok })
     }
 }
 
 #[derive(Debug, Args)]
 pub struct Vacuum {
-    /// database.table or schema.table; after its source's name and a slash where several sources have it
-    #[arg(value_name = "[SOURCE/]TABLE", required = true)]
-    tables: Vec<String>,
+    #[command(flatten)]
+    asked: Asked,
     /// Only say what would be removed
     #[arg(long)]
     dry_run: bool,
-    /// Print one JSON document
-    #[arg(long)]
-    json: bool,
 }
 
 impl Vacuum {
     pub async fn run(self, path: Option<&Path>) -> anyhow::Result<Exit> {
         let config = load_config(path)?;
-        let reports = maintenance::vacuum(&config, &self.tables, self.dry_run).await?;
-        output::answer(self.json, &reports, |reports| vacuums(reports))?;
+        let Asked { tables, json } = self.asked;
+        let reports = maintenance::vacuum(&config, &tables, self.dry_run).await?;
+        output::answer(json, &reports, |reports| vacuums(reports))?;
         Ok(Exit::Ok)
     }
 }

@@ -7,8 +7,9 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::commit::is_ahead;
+use super::lake_to_write;
+use super::leased::under_lease;
 use super::schema_report::{Place, ReportError, question};
-use super::source_run::keep;
 use super::upkeep::{merge_told, terms};
 use crate::config::Config;
 use crate::lake::{self, CompactionGroup, CompactionMerged, Eagerness, Lake, Table, VacuumTerms, Vacuumed};
@@ -75,7 +76,7 @@ pub struct VacuumReport {
 
 /// What a compaction would write anew, by what the tables' logs say.
 pub async fn compaction_plans(config: &Config, tables: &[String]) -> Result<Vec<CompactionReport>, ReportError> {
-    let lake = lake_of(config);
+    let lake = Lake::new(&config.lake.url, &config.lake.storage);
     let mut reports = Vec::new();
     for text in tables {
         let place = Place::find(config, text)?;
@@ -98,23 +99,11 @@ pub async fn compact(
     let mut reports = Vec::new();
     for text in tables {
         let place = Place::find(config, text)?;
-        let lake = lake_of(config);
+        let lake = lake_to_write(config);
         let store = lake.ledger_store(&place.source.name)?;
         let lease = Lease::acquire(store, &place.source.name, &Holder::this_process()).await?;
-        let (lost, done) = (CancellationToken::new(), CancellationToken::new());
-        let keeper = tokio::spawn(keep(lease, lost.clone(), done.clone()));
-        let report = tokio::select! {
-            report = compact_table(config, &lake, &place, stop) => Some(report),
-            () = lost.cancelled() => None,
-        };
-        done.cancel();
-        let kept = keeper.await.map_err(super::Error::from)?;
-        match report {
-            Some(report) => reports.push(report?),
-            None => {
-                kept?;
-            }
-        }
+        let work = Box::pin(compact_table(config, &lake, &place, stop));
+        reports.push(under_lease(lease, &place.source.name, work).await??);
         if stop.is_cancelled() {
             break;
         }
@@ -176,7 +165,7 @@ fn check_state(entry: Option<&Entry>, table: &Table) -> Result<(), ReportError> 
 
 /// Removes what nothing needs any more, or says what that is.
 pub async fn vacuum(config: &Config, tables: &[String], dry_run: bool) -> Result<Vec<VacuumReport>, ReportError> {
-    let lake = lake_of(config);
+    let lake = Lake::new(&config.lake.url, &config.lake.storage);
     let mut reports = Vec::new();
     for text in tables {
         let place = Place::find(config, text)?;
@@ -192,10 +181,6 @@ pub async fn vacuum(config: &Config, tables: &[String], dry_run: bool) -> Result
         });
     }
     Ok(reports)
-}
-
-fn lake_of(config: &Config) -> Lake {
-    Lake::new(&config.lake.url, &config.lake.storage)
 }
 
 fn nothing_there(source: &str, table: &TableName) -> ReportError {

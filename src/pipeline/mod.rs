@@ -10,6 +10,7 @@ mod commit;
 mod error;
 mod following;
 mod history;
+mod leased;
 pub mod load_request;
 mod loading;
 pub mod maintenance;
@@ -36,7 +37,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, DatabaseKind, SourceConfig};
-use crate::lake::{self, Lake};
+use crate::lake::{self, IndexCache, Lake};
 use crate::ledger::{Holder, Ledger, TableState};
 use crate::notice::{Digests, Pauses};
 use crate::schema::{TableName, ValueCounts};
@@ -113,6 +114,13 @@ pub struct TableReport {
 
 fn error_text<W: serde::Serializer>(error: &Option<Arc<Error>>, serializer: W) -> Result<W::Ok, W::Error> {
     serializer.collect_str(&error.as_ref().map(ToString::to_string).unwrap_or_default())
+}
+
+/// The lake as whoever has a source's lease opens it: with the key indexes in the cache.
+fn lake_to_write(config: &Config) -> Lake {
+    Lake::new(&config.lake.url, &config.lake.storage)
+        .with_splices(config.lake.column_splice)
+        .with_index(IndexCache::shared(&config.memory.index_dir, config.memory.index_bytes))
 }
 
 /// Runs every source of the configuration until `stop`, or until all have caught up or failed. A daemon follows edits of the

@@ -24,12 +24,14 @@ use tokio_util::task::AbortOnDropHandle;
 use self::commit_loop::instant_of;
 use super::batch::Gatherer;
 use super::commit::Committer;
+use super::lake_to_write;
+use super::leased::under_lease;
 use super::telling::Lag;
 use super::upkeep::{SweepTimes, Upkeep};
 use super::{Error, RunOptions, SourceSummary, TableSummary};
 use crate::config::{Commit, Config};
-use crate::lake::{IndexCache, Lake, Spill, Table};
-use crate::ledger::{self, Holder, Lease, Outbox, Requests};
+use crate::lake::{Lake, Spill, Table};
+use crate::ledger::{Holder, Lease, Outbox, Requests};
 use crate::notice::{Deliveries, Pauses};
 use crate::schema::TableName;
 use crate::source::{CollectorLimits, Position, Source, StreamRequest};
@@ -52,9 +54,6 @@ const ONE_SHOT_RETRIES: usize = 4;
 
 /// Between attempts that begin because of the same table.
 const TURNED_UP_PAUSE_MAX: Duration = Duration::from_secs(3600);
-
-/// How long the end of a run waits for what is good to have but not needed.
-const FAREWELL_MAX: Duration = Duration::from_secs(10);
 
 /// How long the end of a run waits for notices; what is left is delivered by the next run.
 const NOTICES_MAX: Duration = Duration::from_secs(3);
@@ -119,9 +118,7 @@ impl<S: Source> SourceRun<S> {
         Self {
             name: name.to_owned(),
             source: Arc::new(source),
-            lake: Lake::new(&config.lake.url, &config.lake.storage)
-                .with_splices(config.lake.column_splice)
-                .with_index(IndexCache::shared(&config.memory.index_dir, config.memory.index_bytes)),
+            lake: lake_to_write(config),
             commit: config.commit.clone(),
             memory_budget_bytes: config.memory.budget_bytes,
             config: config.clone(),
@@ -201,34 +198,13 @@ impl<S: Source> SourceRun<S> {
         let store = self.lake.ledger_store(&self.name)?;
         let lease = async { Ok(Lease::acquire(store, &self.name, &self.holder).await?) };
         let Some(lease) = self.until_stopped(lease).await? else { return Ok(Ended::Done) };
-        let lost = CancellationToken::new();
-        let done = CancellationToken::new();
-        let keeper = tokio::spawn(keep(lease, lost.clone(), done.clone()));
-        // The attempt is dropped where it stands when the lease is lost.
-        let result = tokio::select! {
-            result = self.watched_attempt() => Some(result),
-            () = lost.cancelled() => None,
-        };
-        if result.is_none() {
-            // Whoever has the lease now delivers.
-            locked(&self.deliveries).take();
-        }
-        done.cancel();
-        let kept = keeper.await?;
-        match result {
-            Some(result) => {
-                if let Err(error) = kept {
-                    tracing::warn!(source = self.name, %error, "the lease could not be given back");
-                }
-                result
+        match under_lease(lease, &self.name, Box::pin(self.watched_attempt())).await {
+            Ok(result) => result,
+            Err(error) => {
+                // Whoever has the lease now delivers.
+                locked(&self.deliveries).take();
+                Err(error)
             }
-            None => Err(kept.err().map_or_else(
-                || {
-                    let cause = "it ended without a reason".to_owned();
-                    ledger::Error::Lost { source_name: self.name.clone(), cause }.into()
-                },
-                Error::from,
-            )),
         }
     }
 
@@ -430,41 +406,6 @@ impl<S: Source> SourceRun<S> {
                 }
             })
             .collect();
-    }
-}
-
-/// Renews the lease until `done`, then gives it back; cancels `lost` when it is lost.
-pub(super) async fn keep(
-    mut lease: Lease,
-    lost: CancellationToken,
-    done: CancellationToken,
-) -> Result<(), ledger::Error> {
-    // Nobody may write for the last seconds of a lease: a PUT takes time.
-    const MARGIN: Duration = Duration::from_secs(5);
-    let mut pause = ledger::RENEW_EVERY;
-    loop {
-        tokio::select! {
-            () = done.cancelled() => {
-                // Not given back, it ends by itself.
-                return tokio::time::timeout(FAREWELL_MAX, lease.release()).await.unwrap_or(Ok(()));
-            }
-            () = tokio::time::sleep(pause) => {}
-        }
-        let remaining = lease.remaining().saturating_sub(MARGIN);
-        let error = match tokio::time::timeout(remaining, lease.renew()).await {
-            Ok(Ok(())) => {
-                pause = ledger::RENEW_EVERY;
-                continue;
-            }
-            Ok(Err(error)) => error,
-            Err(_) => lease.lost("the store did not answer before it ended"),
-        };
-        if !matches!(error, ledger::Error::Store { .. }) || lease.remaining() < MARGIN {
-            lost.cancel();
-            return Err(error);
-        }
-        tracing::warn!(%error, "the lease could not be renewed; trying again");
-        pause = Duration::from_secs(2);
     }
 }
 

@@ -68,7 +68,7 @@ pub struct Upkeep {
     looked: HashMap<TableName, u64>,
     /// Not before then.
     paused: HashMap<TableName, Instant>,
-    sweep: Option<(TableName, AbortOnDropHandle<()>)>,
+    sweep: Option<AbortOnDropHandle<()>>,
 }
 
 impl Upkeep {
@@ -97,7 +97,7 @@ impl Upkeep {
         if self.config.maintenance.compact && self.job.is_none() && self.ready.is_none() {
             self.start_job(committer);
         }
-        if self.config.maintenance.vacuum && self.sweep.as_ref().is_none_or(|(_, sweep)| sweep.is_finished()) {
+        if self.config.maintenance.vacuum && self.sweep.as_ref().is_none_or(AbortOnDropHandle::is_finished) {
             self.start_sweep(committer, swept);
         }
     }
@@ -156,12 +156,8 @@ impl Upkeep {
         self.ready.take()
     }
 
-    /// A merge of this table's came to nothing.
-    pub fn came_to_nothing(&mut self, table: TableName) {
-        self.pause(table);
-    }
-
-    fn pause(&mut self, table: TableName) {
+    /// A job of this table's came to nothing: it is left alone for a while.
+    pub fn pause(&mut self, table: TableName) {
         self.paused.insert(table, Instant::now() + PAUSE);
     }
 
@@ -184,7 +180,7 @@ impl Upkeep {
                 let _turn = turn;
                 tell_sweep(&source, &table, lake::vacuum(&lake, &source, &table, terms, false).await);
             });
-            self.sweep = Some((name.clone(), AbortOnDropHandle::new(sweep)));
+            self.sweep = Some(AbortOnDropHandle::new(sweep));
             return;
         }
     }
@@ -229,7 +225,7 @@ fn is_streaming(committer: &Committer, name: &TableName) -> bool {
     matches!(committer.entry.tables.get(&name.to_string()), Some(TableState::Streaming))
 }
 
-pub(super) fn tell_sweep(source: &str, table: &TableName, swept: Result<Option<Vacuumed>, lake::Error>) {
+fn tell_sweep(source: &str, table: &TableName, swept: Result<Option<Vacuumed>, lake::Error>) {
     match swept {
         Ok(Some(Vacuumed { objects, bytes, failed, kept, log_entries })) => {
             tracing::info!(source, %table, objects, bytes, failed, kept, log_entries, "swept what nothing needs any more");

@@ -11,10 +11,11 @@ use tokio_util::sync::CancellationToken;
 use super::super::Error;
 use super::super::batch::Gatherer;
 use super::super::commit::Committer;
+use super::super::leased::FAREWELL_MAX;
 use super::super::loading::Outcome;
 use super::super::telling::Trouble;
 use super::super::upkeep::Upkeep;
-use super::{Ended, FAREWELL_MAX, SourceRun, locked, parse_position};
+use super::{Ended, SourceRun, locked, parse_position};
 use crate::ledger::Decided;
 use crate::schema::TableName;
 use crate::snapshot::{Loader, Repairer};
@@ -358,7 +359,7 @@ impl<S: Source> Loop<'_, S> {
             Work::Repair { void } => self.repairer.returned(void),
             Work::Compaction { table, void } => {
                 if void {
-                    self.upkeep.came_to_nothing(table);
+                    self.upkeep.pause(table);
                 }
             }
             Work::Chunks(outcomes) => {
