@@ -24,12 +24,10 @@ const INTERVAL: &str = "seconds from 1 to 3600";
 const ROWS: &str = "a number of rows, at least 1";
 const BYTES: &str = "a size such as \"256MiB\"";
 const BUDGET: &str = "a size of at least 64MiB, such as \"512MiB\"";
-const SPILL_DIR: &str = "a folder, relative to config.toml";
+const FOLDER: &str = "a folder, relative to config.toml";
 const SPILL: &str = "a size of at least 64MiB, such as \"64GiB\"";
 const INDEX: &str = "a size of at least 64KiB, such as \"256MiB\"";
-const INDEX_DIR: &str = "a folder, relative to config.toml";
-const SCHEMAS_DIR: &str = "a folder, relative to config.toml";
-const MEBIBYTE: u64 = 1 << 20;
+pub(super) const MEBIBYTE: u64 = 1 << 20;
 
 impl Config {
     /// Reads `path` and the contracts beside it. The error holds every problem of all of them.
@@ -241,14 +239,10 @@ fn read_memory(root: &TableReader, folder: &Path, environment: Environment) -> M
     let Some(memory) = root.table("memory") else { return default };
     let read = Memory {
         budget_bytes: memory.bytes("budget", 64 * MEBIBYTE, BUDGET).unwrap_or(default.budget_bytes),
-        spill_dir: memory
-            .text("spill_dir", SPILL_DIR)
-            .map_or(default.spill_dir, |text| normal(&folder.join(text.value))),
+        spill_dir: memory.text("spill_dir", FOLDER).map_or(default.spill_dir, |text| normal(&folder.join(text.value))),
         spill_bytes_max: memory.bytes("spill_max", 64 * MEBIBYTE, SPILL).unwrap_or(default.spill_bytes_max),
         index_bytes: memory.bytes("index_budget", 64 << 10, INDEX).unwrap_or(default.index_bytes),
-        index_dir: memory
-            .text("index_dir", INDEX_DIR)
-            .map_or(default.index_dir, |text| normal(&folder.join(text.value))),
+        index_dir: memory.text("index_dir", FOLDER).map_or(default.index_dir, |text| normal(&folder.join(text.value))),
     };
     memory.finish();
     read
@@ -304,7 +298,7 @@ fn check_not_shared<'s>(table: &TableReader, source: &SourceConfig, others: impl
 fn read_schemas_dir(root: &TableReader, folder: &Path) -> (PathBuf, bool) {
     let default = folder.join("schemas");
     // Asked for in any case, so that it counts as a known key.
-    let given = root.text("schemas_dir", SCHEMAS_DIR);
+    let given = root.text("schemas_dir", FOLDER);
     if !root.has("schemas_dir") {
         let readable = default.is_dir();
         return (default, readable);
@@ -313,7 +307,7 @@ fn read_schemas_dir(root: &TableReader, folder: &Path) -> (PathBuf, bool) {
     let given = normal(&folder.join(given.value));
     let readable = given.is_dir();
     if !readable {
-        root.problem("schemas_dir", format!("there is no folder {}", given.display()), SCHEMAS_DIR);
+        root.problem("schemas_dir", format!("there is no folder {}", given.display()), FOLDER);
     }
     (given, readable)
 }

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use super::load::MEBIBYTE;
 use super::reader::TableReader;
 
 const FILE_SIZE: &str = "a size of at least 1MiB, such as \"128MiB\"";
 const RETENTION: &str = "a span of at least an hour, such as \"7d\" or \"36h\"";
 const EVERY: &str = "a span of at least a minute, such as \"1d\"";
 
-const MEBIBYTE: u64 = 1 << 20;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// See the module text.

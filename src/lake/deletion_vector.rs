@@ -44,12 +44,41 @@ impl DeletionVectorObject {
 
     /// The object's name in the table's folder.
     pub fn file_name(&self) -> String {
-        format!("deletion_vector_{}.bin", self.uuid)
+        object_name(self.uuid)
     }
 
     /// The object's bytes and each vector's descriptor.
     pub fn into_parts(self) -> (Vec<u8>, Vec<DeletionVectorDescriptor>) {
         (self.bytes, self.descriptors)
+    }
+}
+
+const NAME_BEGINS: &str = "deletion_vector_";
+const NAME_ENDS: &str = ".bin";
+
+/// A relative descriptor's own part; what stands before it is a folder.
+const ENCODED_UUID: usize = 20;
+
+fn object_name(uuid: Uuid) -> String {
+    format!("{NAME_BEGINS}{uuid}{NAME_ENDS}")
+}
+
+/// Whether an object of this name has vectors.
+pub fn is_object(name: &str) -> bool {
+    name.starts_with(NAME_BEGINS) && name.ends_with(NAME_ENDS)
+}
+
+/// The object that has these vectors, by its path from the table's folder; `None` where the log itself has them.
+pub fn object_of(vector: &DeletionVectorDescriptor) -> Option<String> {
+    let told = vector.path_or_inline_dv.as_str();
+    match vector.storage_type {
+        StorageType::Inline => None,
+        StorageType::AbsolutePath => Some(told.to_owned()),
+        StorageType::UuidRelativePath => {
+            let (folder, encoded) = told.split_at_checked(told.len().checked_sub(ENCODED_UUID)?)?;
+            let name = object_name(Uuid::from_slice(&z85::decode(encoded).ok()?).ok()?);
+            Some(if folder.is_empty() { name } else { format!("{folder}/{name}") })
+        }
     }
 }
 
@@ -80,4 +109,29 @@ pub fn read(
     }
     let engine = log_store.engine(None);
     descriptor.read(engine.storage_handler(), &folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_object_of_a_vector_is_found_by_its_descriptor() {
+        let id = Uuid::from_u128(0x1234_5678_9abc_def0_1234_5678_9abc_def0);
+        let vector = |storage_type, path: String| DeletionVectorDescriptor {
+            storage_type,
+            path_or_inline_dv: path,
+            offset: Some(1),
+            size_in_bytes: 40,
+            cardinality: 1,
+        };
+        let encoded = z85::encode(id.as_bytes());
+        let name = format!("deletion_vector_{id}.bin");
+        let relative = vector(StorageType::UuidRelativePath, encoded.clone());
+        assert_eq!(object_of(&relative), Some(name.clone()));
+        let moved = vector(StorageType::UuidRelativePath, format!("resync-1{encoded}"));
+        assert_eq!(object_of(&moved), Some(format!("resync-1/{name}")));
+        assert_eq!(object_of(&vector(StorageType::Inline, encoded)), None);
+        assert!(is_object(&name) && !is_object("part-0.parquet"));
+    }
 }

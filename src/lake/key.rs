@@ -196,7 +196,7 @@ impl Search {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::data_file::DataFile;
     use super::super::locator::RowAddress;
     use super::*;
@@ -241,7 +241,7 @@ mod tests {
         assert_eq!(count(&index, &file).await[&row], 69);
     }
 
-    fn keyed(lake_type: LakeType) -> Shape {
+    pub(in crate::lake) fn keyed(lake_type: LakeType) -> Shape {
         let column = Column {
             name: "a".into(),
             source_type: String::new(),

@@ -39,7 +39,7 @@ pub use error::{Class, Error};
 pub use first_load::FirstLoad;
 pub use key::KeyHasher;
 pub use load_note::LoadNote;
-pub use locator::{FileId, KeyHash, KeyMap, RowAddress};
+pub use locator::{FileId, KeyHash, KeyMap, KeySet, RowAddress};
 pub use log::{LogEntry, TableLog, TableState};
 pub use picture::{Picture, RowPrint, Since, compared};
 pub use row_hash::hash_rows;

@@ -25,7 +25,7 @@ use super::key::KeyHasher;
 use super::locator::{FileId, KeyHash, MemoryLocator, RowAddress};
 use super::row_hash::hash_rows;
 use super::store::unreachable;
-use super::table::{LoadedTable, find, load, read_deletion_vector};
+use super::table::{LoadedTable, find, load, read_deleted};
 use super::{Error, Lake, commit, data_file};
 use crate::schema::{Column, Origin, RowIdentity, Shape, TableName, TableSchema};
 
@@ -367,12 +367,7 @@ impl Picture {
     }
 
     async fn deleted(&self, add: &Add) -> Result<RoaringTreemap, Error> {
-        match add.deletion_vector.clone() {
-            Some(descriptor) => {
-                read_deletion_vector(&self.log_store, &self.url, &self.shape.lake.name, descriptor).await
-            }
-            None => Ok(RoaringTreemap::new()),
-        }
+        read_deleted(&self.log_store, &self.url, &self.shape.lake.name, add).await
     }
 
     fn arrow(&self, source: ArrowError) -> Error {

@@ -49,15 +49,17 @@ use apply::{Gone, Staged};
 pub use chunk::{ChunkWriter, StagedChunk};
 pub use compact::{Compacted, Compaction, CompactionGroup, CompactionMerged, CompactionTerms, Eagerness};
 use evolve::Evolved;
-pub(super) use index::read_deletion_vector;
+pub(super) use index::read_deleted;
 use index::{KnownFiles, Opening, open_index};
 pub(super) use load::{Loaded as LoadedTable, find, load};
 use loading::Loading;
 pub use merge_chunk::Merged;
 use pending::Pending;
+pub(super) use place::HIDDEN;
 pub use place::Place;
 use repair::Watch;
 pub use repair::{Repair, Repaired};
+pub(super) use swap::LOG;
 
 /// How often the log gets a checkpoint, in commits.
 const CHECKPOINT_EVERY: u64 = 50;

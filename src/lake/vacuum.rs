@@ -14,31 +14,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use deltalake::kernel::{Action, DeletionVectorDescriptor, StorageType};
+use deltalake::kernel::{Action, DeletionVectorDescriptor};
 use deltalake::logstore::LogStoreRef;
 use futures::{StreamExt, TryStreamExt, future, stream};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore};
 use twox_hash::XxHash3_128;
 use url::Url;
-use uuid::Uuid;
 
 use super::store::{Lake, cause_text, unreachable};
-use super::table::find;
-use super::{Error, step};
+use super::table::{HIDDEN, LOG, find};
+use super::{Error, deletion_vector, step};
 use crate::schema::TableName;
 
 /// Log entries read at a time.
 const ENTRIES_AT_A_TIME: usize = 16;
-
-/// Where a Delta table's log is.
-const LOG: &str = "_delta_log";
-
-/// How hidden builds' folders begin.
-const BUILD: &str = "resync-";
-
-/// A `u` descriptor's own part; what stands before it is a folder.
-const ENCODED_UUID: usize = 20;
 
 /// What stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,7 +109,7 @@ async fn builds_under_way(log_store: &LogStoreRef, url: &Url) -> Result<HashSet<
     let listed = store.list_with_delimiter(None).await.map_err(|cause| unreachable(url, &cause))?;
     let mut builds = HashSet::new();
     for folder in listed.common_prefixes {
-        let Some(name) = folder.filename().filter(|name| name.starts_with(BUILD)).map(str::to_owned) else { continue };
+        let Some(name) = folder.filename().filter(|name| name.starts_with(HIDDEN)).map(str::to_owned) else { continue };
         let log = folder.clone().join(LOG);
         let first = store.list(Some(&log)).try_next().await.map_err(|cause| unreachable(url, &cause))?;
         if first.is_some() {
@@ -150,7 +140,7 @@ impl Needed {
 
     fn file(&mut self, path: &str, vector: Option<&DeletionVectorDescriptor>) {
         self.name(path);
-        if let Some(object) = vector.and_then(vector_object) {
+        if let Some(object) = vector.and_then(deletion_vector::object_of) {
             self.name(&object);
         }
     }
@@ -199,20 +189,6 @@ async fn first_since(log_store: &LogStoreRef, url: &Url, since: DateTime<Utc>) -
         }
     }
     Ok(first)
-}
-
-/// The object that has these vectors, by its path from the table's folder; `None` where the log itself has them.
-fn vector_object(vector: &DeletionVectorDescriptor) -> Option<String> {
-    let told = vector.path_or_inline_dv.as_str();
-    match vector.storage_type {
-        StorageType::Inline => None,
-        StorageType::AbsolutePath => Some(told.to_owned()),
-        StorageType::UuidRelativePath => {
-            let (folder, encoded) = told.split_at_checked(told.len().checked_sub(ENCODED_UUID)?)?;
-            let name = format!("deletion_vector_{}.bin", Uuid::from_slice(&z85::decode(encoded).ok()?).ok()?);
-            Some(if folder.is_empty() { name } else { format!("{folder}/{name}") })
-        }
-    }
 }
 
 #[derive(Default)]
@@ -293,35 +269,29 @@ fn is_of_a_table(object: &ObjectMeta) -> bool {
     if name.starts_with(['_', '.']) {
         return false;
     }
-    name.ends_with(".parquet") || (name.starts_with("deletion_vector_") && name.ends_with(".bin"))
+    name.ends_with(".parquet") || deletion_vector::is_object(name)
 }
 
 #[cfg(test)]
 mod tests {
+    use deltalake::kernel::StorageType;
+
     use super::*;
 
     #[test]
-    fn the_object_of_a_vector_is_found_by_its_descriptor() {
-        let id = Uuid::from_u128(0x1234_5678_9abc_def0_1234_5678_9abc_def0);
-        let vector = |storage_type, path: String| DeletionVectorDescriptor {
-            storage_type,
-            path_or_inline_dv: path,
+    fn a_file_and_its_vectors_are_needed_by_their_paths_from_the_folder() {
+        let vector = DeletionVectorDescriptor {
+            storage_type: StorageType::AbsolutePath,
+            path_or_inline_dv: "s3://lake/a/b/c/deletion_vector_1.bin".into(),
             offset: Some(1),
             size_in_bytes: 40,
             cardinality: 1,
         };
-        let encoded = z85::encode(id.as_bytes());
-        let name = format!("deletion_vector_{id}.bin");
-        let relative = vector(StorageType::UuidRelativePath, encoded.clone());
-        assert_eq!(vector_object(&relative), Some(name.clone()));
-        let moved = vector(StorageType::UuidRelativePath, format!("resync-1{encoded}"));
-        assert_eq!(vector_object(&moved), Some(format!("resync-1/{name}")));
-        assert_eq!(vector_object(&vector(StorageType::Inline, encoded)), None);
         let mut needed = Needed { folder: "s3://lake/a/b/c/".into(), names: HashSet::new() };
-        needed.file("x.parquet", Some(&vector(StorageType::AbsolutePath, format!("s3://lake/a/b/c/{name}"))));
+        needed.file("x.parquet", Some(&vector));
         assert!(
             needed.names.contains(&XxHash3_128::oneshot(b"x.parquet"))
-                && needed.names.contains(&XxHash3_128::oneshot(name.as_bytes()))
+                && needed.names.contains(&XxHash3_128::oneshot(b"deletion_vector_1.bin"))
         );
     }
 }

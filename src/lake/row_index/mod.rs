@@ -136,15 +136,7 @@ impl RowIndex {
         open.sort_unstable();
         open.dedup();
         disk.cache.counters.disk_lookups.fetch_add(open.len() as u64, Ordering::Relaxed);
-        let (segments, cache) = (self.segments.clone(), disk.cache.clone());
-        let read = blocking(move || {
-            let mut entries = Vec::new();
-            for segment in &segments {
-                segment.find(&open, &cache.counters, &mut entries)?;
-            }
-            Ok(entries)
-        });
-        for Entry { key, at } in disk.checked(read.await)? {
+        for Entry { key, at } in disk.find(&self.segments, open).await? {
             if is_live(files, at) {
                 found.insert(KeyHash::from(key), at);
             }
@@ -308,19 +300,12 @@ impl RowIndex {
         for keys in layer.chunks(KEYS_AT_ONCE) {
             let mut keys = keys.to_vec();
             keys.sort_unstable();
-            let (segments, cache) = (self.segments.clone(), disk.cache.clone());
-            let read = blocking(move || {
-                let mut entries = Vec::new();
-                for segment in &segments {
-                    segment.find(&keys, &cache.counters, &mut entries)?;
-                }
-                Ok(entries)
-            });
             let live = |entry: &Entry| {
                 let in_layer = self.layer.find(KeyHash::from(entry.key));
                 is_live(files, entry.at) && in_layer.is_some_and(|at| at != entry.at && is_live(files, at))
             };
-            twice += disk.checked(read.await)?.iter().filter(|entry| live(entry)).count() as u64;
+            let entries = disk.find(&self.segments, keys).await?;
+            twice += entries.iter().filter(|entry| live(entry)).count() as u64;
         }
         self.write_manifest(files).await;
         self.load_filters();
@@ -413,6 +398,19 @@ impl RowIndex {
 const KEYS_AT_ONCE: usize = 1 << 18;
 
 impl Disk {
+    /// What segments have of these keys, which are ascending, dead or alive.
+    async fn find(&self, segments: &[Arc<Segment>], keys: Vec<u128>) -> Result<Vec<Entry>, IndexError> {
+        let (segments, cache) = (segments.to_vec(), self.cache.clone());
+        let read = blocking(move || {
+            let mut entries = Vec::new();
+            for segment in &segments {
+                segment.find(&keys, &cache.counters, &mut entries)?;
+            }
+            Ok(entries)
+        });
+        self.checked(read.await)
+    }
+
     /// Damage that was found is not to be found again by the next opening.
     fn checked<T>(&self, result: Result<T, IndexError>) -> Result<T, IndexError> {
         if let Err(IndexError::Damaged { .. }) = &result {

@@ -299,33 +299,16 @@ impl Segment {
                     held = Some(block);
                     read += 1;
                 }
-                let count = self.entries_of(block);
-                let entry = |place: usize| Entry::of_bytes(&bytes[place * ENTRY_BYTES..]);
-                let mut place = partition(count, |place| entry(place).key < key);
-                while place < count && entry(place).key == key {
-                    out.push(entry(place));
-                    place += 1;
-                }
+                let entries = &bytes.as_chunks::<ENTRY_BYTES>().0[..self.entries_of(block)];
+                let first = entries.partition_point(|entry| Entry::of_bytes(entry).key < key);
+                let found = entries[first..].iter().map(|entry| Entry::of_bytes(entry));
+                out.extend(found.take_while(|entry| entry.key == key));
                 block += 1;
             }
         }
         counters.blocks_read.fetch_add(read, Ordering::Relaxed);
         Ok(())
     }
-}
-
-/// The first place below `count` for which `before` does not hold.
-fn partition(count: usize, before: impl Fn(usize) -> bool) -> usize {
-    let (mut low, mut high) = (0, count);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        if before(middle) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    low
 }
 
 impl Drop for Segment {

@@ -14,7 +14,8 @@ use url::Url;
 
 use super::*;
 use crate::lake::key::KeyHasher;
-use crate::schema::{Column, LakeType, Policy, RowIdentity, Shape, TableName, TableSchema};
+use crate::lake::key::tests::keyed;
+use crate::schema::{LakeType, TableName};
 
 /// A layer of a few hundred keys is written.
 const LITTLE: u64 = 64 << 10;
@@ -23,29 +24,12 @@ fn key(number: u64) -> KeyHash {
     XxHash3_128::oneshot(&number.to_le_bytes()).into()
 }
 
-fn shape(column: &str) -> Shape {
-    let column = Column {
-        name: column.into(),
-        source_type: String::new(),
-        lake_type: LakeType::Long,
-        nullable: false,
-        policy: Policy::default(),
-    };
-    Shape::of(Arc::new(TableSchema {
-        name: TableName::new("a", "b"),
-        columns: vec![column],
-        key: vec![0],
-        partition_by: vec![],
-        identity: RowIdentity::Key,
-    }))
-}
-
 fn url(table: &str) -> Url {
     Url::parse("file:///lake/").expect("a constant").join(table).expect("a name")
 }
 
 fn identity(table: &str) -> Identity {
-    Identity::of(&url(table), &serde_json::json!({"id": "7"}), &shape("id"))
+    Identity::of(&url(table), &serde_json::json!({"id": "7"}), &keyed(LakeType::Long))
 }
 
 async fn open(cache: &Arc<IndexCache>, table: &str) -> Opened {

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use deltalake::kernel::{Add, DeletionVectorDescriptor};
+use deltalake::kernel::Add;
 use deltalake::logstore::LogStoreRef;
 use futures::TryStreamExt;
 use roaring::RoaringTreemap;
@@ -170,12 +170,7 @@ impl Table {
     }
 
     async fn deleted(&self, add: &Add) -> Result<RoaringTreemap, Error> {
-        match add.deletion_vector.clone() {
-            Some(descriptor) => {
-                read_deletion_vector(&self.log_store, &self.url, &self.shape.lake.name, descriptor).await
-            }
-            None => Ok(RoaringTreemap::new()),
-        }
+        read_deleted(&self.log_store, &self.url, self.name(), add).await
     }
 
     /// Background work of the index, after rows were added.
@@ -199,10 +194,10 @@ impl Table {
         if *shape != *self.shape || shape.lake.identity != RowIdentity::Key {
             return Opened { index: self.locator.successor(), ..Opened::in_memory(seed) };
         }
-        let known =
-            self.files.values().zip(self.files.keys()).map(|(file, &id)| {
-                (file.add.path.clone(), Known { id, rows: file.rows, deleted: file.deleted.clone() })
-            });
+        let known = self
+            .files
+            .iter()
+            .map(|(&id, file)| (file.add.path.clone(), Known { id, rows: file.rows, deleted: file.deleted.clone() }));
         Opened {
             known: known.collect(),
             seed,
@@ -213,12 +208,13 @@ impl Table {
 }
 
 /// Which rows of a file are gone.
-pub(in crate::lake) async fn read_deletion_vector(
+pub(in crate::lake) async fn read_deleted(
     log_store: &LogStoreRef,
     url: &Url,
     name: &TableName,
-    descriptor: DeletionVectorDescriptor,
+    add: &Add,
 ) -> Result<RoaringTreemap, Error> {
+    let Some(descriptor) = add.deletion_vector.clone() else { return Ok(RoaringTreemap::new()) };
     let (store, folder) = (log_store.clone(), url.clone());
     let read = tokio::task::spawn_blocking(move || deletion_vector::read(&store, &folder, descriptor)).await;
     let cause = match read {

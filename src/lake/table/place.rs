@@ -30,9 +30,12 @@ impl Place {
     }
 }
 
+/// How the folders of hidden builds begin.
+pub(in crate::lake) const HIDDEN: &str = "resync-";
+
 /// A hidden build's folder in the table's.
 pub(super) fn folder(id: Uuid) -> String {
-    format!("resync-{id}")
+    format!("{HIDDEN}{id}")
 }
 
 impl Table {

@@ -28,7 +28,7 @@ use super::{REBASE_MAX, Table, find, remove};
 use crate::schema::TableName;
 
 /// Where a Delta table's log is.
-const LOG: &str = "_delta_log";
+pub(in crate::lake) const LOG: &str = "_delta_log";
 
 impl Table {
     /// Puts `hidden`, whose load is finished, in the place of `main`; `None` where there is no table yet. When this fails,

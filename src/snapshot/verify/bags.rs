@@ -3,13 +3,14 @@
 //! Equal rows can't be told apart, but counted. What was said of rows with a key holds of contents: one of which no row came or
 //! went between two versions had as many rows at every position between, and the source was read at a moment between.
 
+use std::collections::BTreeMap;
+
 use arrow::array::RecordBatch;
 use roaring::RoaringTreemap;
-use std::collections::BTreeMap;
 
 use super::Kind;
 use super::sight::{Found, Open};
-use crate::lake::{self, FileId, KeyHash, KeyMap, Picture, RowAddress, Since};
+use crate::lake::{self, FileId, KeyHash, KeyMap, KeySet, Picture, RowAddress, Since};
 
 /// Such a table comes in one chunk.
 const CHUNK: u32 = 0;
@@ -34,15 +35,14 @@ struct Counts {
 
 impl Bags {
     pub fn new(picture: &Picture, wanted: Option<Open>) -> Self {
-        let mut bags = Self { files: picture.files(), counts: KeyMap::default(), wanted };
+        let bags = Self { files: picture.files(), counts: KeyMap::default(), wanted };
         let mut counts = KeyMap::<Counts>::default();
         for (address, key) in bags.held(picture) {
             let counts = counts.entry(key).or_default();
             counts.held += 1;
             counts.name = picture.name(address).unwrap_or(0);
         }
-        bags.counts = counts;
-        bags
+        Self { counts, ..bags }
     }
 
     /// The rows of the picture that count, as it was at first.
@@ -87,12 +87,8 @@ impl Bags {
 
     /// What is proven, and what is open still: see [`super::sight::Sight::judge`].
     pub fn judge(self, picture: &Picture, since: &Since, partial: bool) -> (Vec<Found>, Open) {
-        let mut went = KeyMap::<()>::default();
-        for (address, key) in self.held(picture) {
-            if !picture.is_live(address) {
-                went.insert(key, ());
-            }
-        }
+        let gone = self.held(picture).filter(|(address, _)| !picture.is_live(*address));
+        let went: KeySet = gone.map(|(_, key)| key).collect();
         let (mut found, mut open) = (Vec::new(), Open::default());
         // Of contents that the lake has too many of.
         let mut extra = KeyMap::<u32>::default();
@@ -102,7 +98,7 @@ impl Bags {
                 continue;
             }
             // What was equal and may have been otherwise for a moment is looked at again like the rest: by chance it is equal, too.
-            if went.contains_key(&key) || since.may_have_come(key, counts.name) {
+            if went.contains(&key) || since.may_have_come(key, counts.name) {
                 open.insert(key, Some(CHUNK));
                 continue;
             }

@@ -11,7 +11,7 @@ use super::super::chunk::ChunkReader;
 use super::super::throttle::Throttle;
 use super::Error;
 use super::sight::Found;
-use crate::lake::{self, KeyMap, Picture};
+use crate::lake::{self, KeyMap, KeySet, Picture};
 use crate::schema::{TableName, TableRows};
 use crate::source::{Chunk, Source};
 
@@ -82,8 +82,7 @@ async fn source_rows<S: Source>(
     chunks: &[Chunk],
     found: &[Found],
 ) -> Result<KeyMap<RecordBatch>, Error> {
-    let wanted: KeyMap<()> =
-        found.iter().filter(|found| found.kind != Kind::Extra).map(|found| (found.key, ())).collect();
+    let wanted: KeySet = found.iter().filter(|found| found.kind != Kind::Extra).map(|found| found.key).collect();
     let mut numbers: Vec<u32> =
         found.iter().filter(|found| found.kind != Kind::Extra).filter_map(|found| found.chunk).collect();
     numbers.sort_unstable();
@@ -94,7 +93,7 @@ async fn source_rows<S: Source>(
         let Some(chunk) = chunks.get(number as usize) else { continue };
         let take = |TableRows { rows: batch, .. }: &TableRows| -> Result<(), Error> {
             for (row, print) in picture.prints(batch)?.into_iter().enumerate() {
-                if wanted.contains_key(&print.key) {
+                if wanted.contains(&print.key) {
                     // A copy, so that the batch need not stay.
                     let one = take_record_batch(batch, &UInt32Array::from(vec![row as u32]));
                     let one = one.map_err(|source| lake::Error::Arrow { table: table.to_string(), source })?;
