@@ -595,15 +595,6 @@ async fn walk(seed: u64, partitioned: bool, spilled: bool, index_bytes: Option<u
                     for _ in 0..random.random_range(1..60) {
                         let id = random.random_range(0..80);
                         match (model.get(&id).cloned(), random.random_range(0..6)) {
-                            (None, _) => {
-                                let (image, row) = random_row(&mut random, &shape, Some(id), None);
-                                log.push((Op::Insert, image));
-                                model.insert(id, row);
-                            }
-                            (Some(_), 0) => {
-                                log.push((Op::Delete, random_row(&mut random, &shape, Some(id), None).0));
-                                model.remove(&id);
-                            }
                             (Some(old), 1) => {
                                 let new = random.random_range(80..160);
                                 if model.contains_key(&new) {
@@ -615,11 +606,7 @@ async fn walk(seed: u64, partitioned: bool, spilled: bool, index_bytes: Option<u
                                 model.remove(&id);
                                 model.insert(new, row);
                             }
-                            (Some(old), _) => {
-                                let (image, row) = random_row(&mut random, &shape, Some(id), Some(&old));
-                                log.push((Op::Update, image));
-                                model.insert(id, row);
-                            }
+                            (_, kind) => log.push(random_change(&mut random, &shape, &mut model, id, kind == 0)),
                         }
                     }
                     let rows = rows(&shape.lake, &log);

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use support::Scratch;
 use support::daemon::{Daemon, Lakeward};
 use support::load::{self, Load};
+use support::on_each;
 use support::source::{Database, Kind, Session};
 
 /// LAKEWARD_VERIFICATIONS asks for others; `make soak` does.
@@ -331,21 +332,7 @@ async fn a_table_without_a_key_is_compared(kind: Kind) {
     assert!(daemon.is_running(), "{}", daemon.log());
     case.database.drop().await;
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn mariadb_a_table_without_a_key_is_compared() {
-    a_table_without_a_key_is_compared(Kind::MariaDb).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn mysql_a_table_without_a_key_is_compared() {
-    a_table_without_a_key_is_compared(Kind::MySql).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn postgres_a_table_without_a_key_is_compared() {
-    a_table_without_a_key_is_compared(Kind::Postgres).await;
-}
+on_each!(a_table_without_a_key_is_compared);
 
 /// Without a daemon: what is in the lake is compared; what is not says what to do; and so does what can't be compared.
 async fn questions_have_clear_answers(kind: Kind) {
@@ -410,21 +397,7 @@ async fn questions_have_clear_answers(kind: Kind) {
     case.catches_up(&mut daemon);
     case.database.drop().await;
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn mariadb_questions_have_clear_answers() {
-    questions_have_clear_answers(Kind::MariaDb).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn mysql_questions_have_clear_answers() {
-    questions_have_clear_answers(Kind::MySql).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn postgres_questions_have_clear_answers() {
-    questions_have_clear_answers(Kind::Postgres).await;
-}
+on_each!(questions_have_clear_answers);
 
 /// Columns that are hidden, kept, left out or called otherwise in the lake; and a change while it is compared.
 async fn columns_need_not_be_the_same(kind: Kind) {
@@ -559,18 +532,4 @@ async fn a_repair_meets_changes_and_ends(kind: Kind) {
     }
     case.database.drop().await;
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn mariadb_a_repair_meets_changes_and_ends() {
-    a_repair_meets_changes_and_ends(Kind::MariaDb).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn mysql_a_repair_meets_changes_and_ends() {
-    a_repair_meets_changes_and_ends(Kind::MySql).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn postgres_a_repair_meets_changes_and_ends() {
-    a_repair_meets_changes_and_ends(Kind::Postgres).await;
-}
+on_each!(a_repair_meets_changes_and_ends);

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use support::Scratch;
 use support::daemon::{Daemon, Lakeward};
+pub(crate) use support::on_each;
 use support::oracle::Oracle;
 use support::source::{Database, Kind, Session};
 
@@ -141,28 +142,3 @@ async fn fill(session: &mut Session) {
     }
     session.run("INSERT INTO other VALUES (1, 1)").await;
 }
-
-/// The test for each kind of source.
-macro_rules! on_each {
-    ($name:ident) => {
-        mod $name {
-            use super::super::support::source::Kind;
-
-            #[tokio::test(flavor = "multi_thread")]
-            async fn mariadb() {
-                super::$name(Kind::MariaDb).await;
-            }
-
-            #[tokio::test(flavor = "multi_thread")]
-            async fn mysql() {
-                super::$name(Kind::MySql).await;
-            }
-
-            #[tokio::test(flavor = "multi_thread")]
-            async fn postgres() {
-                super::$name(Kind::Postgres).await;
-            }
-        }
-    };
-}
-pub(crate) use on_each;

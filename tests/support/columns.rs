@@ -190,6 +190,23 @@ pub fn random_evolution(random: &mut StdRng, shape: &Shape, next: &mut u32, keep
     evolution(shape, steps, &[(ChangeKind::Add, add_policy), (ChangeKind::Drop, drop_policy)])
 }
 
+/// What happens next to the row of this key: it comes if it is not there, else it goes or becomes another.
+pub fn random_change(
+    random: &mut StdRng,
+    shape: &Shape,
+    model: &mut BTreeMap<i64, ModelRow>,
+    id: i64,
+    goes: bool,
+) -> (Op, Vec<Value>) {
+    let old = model.remove(&id);
+    if old.is_some() && goes {
+        return (Op::Delete, random_row(random, shape, Some(id), None).0);
+    }
+    let (image, row) = random_row(random, shape, Some(id), old.as_ref());
+    model.insert(id, row);
+    (if old.is_some() { Op::Update } else { Op::Insert }, image)
+}
+
 /// A new image; `old` is there when values may be left out.
 pub fn random_row(
     random: &mut StdRng,

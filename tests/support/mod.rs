@@ -55,3 +55,30 @@ impl Drop for Scratch {
         }
     }
 }
+
+/// The test for each kind of source.
+#[allow(unused_macros)]
+macro_rules! on_each {
+    ($name:ident) => {
+        mod $name {
+            use $crate::support::source::Kind;
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn mariadb() {
+                super::$name(Kind::MariaDb).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn mysql() {
+                super::$name(Kind::MySql).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn postgres() {
+                super::$name(Kind::Postgres).await;
+            }
+        }
+    };
+}
+#[allow(unused_imports)]
+pub(crate) use on_each;
