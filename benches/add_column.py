@@ -10,7 +10,6 @@ by a proxy in front of it. Both ways are the same daemon, by `[lake] column_spli
 every column of every row after each.
 """
 
-import os
 import shutil
 import subprocess
 import sys
@@ -18,34 +17,25 @@ import tempfile
 
 import harness
 import proxy
-import pymysql
 
 
-class Bench:
+class Bench(harness.MySqlDatabase):
     def __init__(self, lakeward, rows, port, s3_port):
-        self.lakeward, self.rows, self.port, self.s3_port = lakeward, rows, port, s3_port
-        self.name = f"bench_{os.getpid()}"
-        self.connection = pymysql.connect(host="127.0.0.1", port=port, user="app", password="app", autocommit=True)
+        super().__init__(port)
+        self.lakeward, self.rows, self.s3_port = lakeward, rows, s3_port
         self.proxy = proxy.Proxy(s3_port)
 
-    def sql(self, *statements):
-        with self.connection.cursor() as cursor:
-            for statement in statements:
-                cursor.execute(statement)
-            return cursor.fetchone()
-
     def fill(self):
-        self.sql(f"DROP DATABASE IF EXISTS {self.name}", f"CREATE DATABASE {self.name}", f"USE {self.name}",
-                 "CREATE TABLE events (id BIGINT PRIMARY KEY, guest INT, room INT, price DECIMAL(12,2),"
+        self.run("CREATE TABLE events (id BIGINT PRIMARY KEY, guest INT, room INT, price DECIMAL(12,2),"
                  " note VARCHAR(60), at_time DATETIME(6))")
         step = 100_000
         for first in range(0, self.rows, step):
             last = min(first + step, self.rows) - 1
-            self.sql("INSERT INTO events SELECT seq, seq * 7919 % 99991, seq % 500, seq * 0.25,"
+            self.run("INSERT INTO events SELECT seq, seq * 7919 % 99991, seq % 500, seq * 0.25,"
                      " CONCAT('guest ', MD5(seq)), '2026-01-01' + INTERVAL seq SECOND"
                      f" FROM seq_{first}_to_{last}")
 
-    def run(self, config):
+    def catch_up(self, config):
         """One `run --until-caught-up`: seconds of CPU and of the clock, bytes over the proxy."""
         self.proxy.sent = self.proxy.received = 0
         used = harness.timed([self.lakeward, "run", "--until-caught-up", "--config", config, "--log-level", "warn"],
@@ -56,15 +46,14 @@ class Bench:
         folder = tempfile.mkdtemp(prefix="lakeward-bench-")
         lake = f"s3://lake/{self.name}-{number}"
         at_store = proxy.lake_toml(lake, self.proxy.port, column_splice=splice)
-        source = f'url = "mysql://cdc@127.0.0.1:{self.port}"\ntables = ["{self.name}.events"]\nserver_id = 77002\n'
-        config = harness.configure(folder, source, lake=at_store)
-        load = self.run(config)
-        idle = self.run(config)
-        self.sql("ALTER TABLE events ADD COLUMN tier INT NOT NULL DEFAULT 7")
-        change = self.run(config)
-        harness.compare(f"mysql://app:app@127.0.0.1:{self.port}/", f"{lake}/bench", f"{self.name}.events", "--s3-endpoint",
+        config = harness.configure(folder, self.source_toml("events", 77002), lake=at_store)
+        load = self.catch_up(config)
+        idle = self.catch_up(config)
+        self.run("ALTER TABLE events ADD COLUMN tier INT NOT NULL DEFAULT 7")
+        change = self.catch_up(config)
+        harness.compare(self.oracle_url, f"{lake}/bench", f"{self.name}.events", "--s3-endpoint",
                         f"http://127.0.0.1:{self.s3_port}", "--s3-key", proxy.KEY, "--s3-secret", proxy.KEY)
-        self.sql("ALTER TABLE events DROP COLUMN tier")
+        self.run("ALTER TABLE events DROP COLUMN tier")
         shutil.rmtree(folder)
         cost = {key: change[key] - idle[key] for key in ("cpu_seconds", "seconds", "bytes_sent", "bytes_received")}
         return {"load": load, "idle": idle, "change": change, "cost": cost}
@@ -85,7 +74,7 @@ def main():
             for way, splice in (("splice", True), ("rewrite", False)):
                 results.setdefault(way, []).append(bench.measure(splice, f"{number}-{way}"))
     finally:
-        bench.sql(f"DROP DATABASE IF EXISTS {bench.name}")
+        bench.close()
     middle = {way: harness.medians([sample["cost"] for sample in samples]) for way, samples in results.items()}
     for way, cost in middle.items():
         print(f"{way:8} {cost['cpu_seconds']:8.2f} CPU-s {cost['seconds']:8.2f} s   "

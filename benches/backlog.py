@@ -21,7 +21,6 @@ import time
 
 import harness
 import psycopg
-import pymysql
 
 TRANSACTIONS = 500
 ROWS = 1000
@@ -29,35 +28,22 @@ TABLE_SQL = """CREATE TABLE events (id BIGINT PRIMARY KEY, guest INT, room INT, 
                note VARCHAR(60), at_time {timestamp})"""
 
 
-class MySql:
+class MySql(harness.MySqlDatabase):
     """MariaDB or MySQL."""
 
     def __init__(self, kind, port):
-        self.kind, self.port, self.name = kind, port, f"bench_{os.getpid()}"
-        self.connection = pymysql.connect(host="127.0.0.1", port=port, user="app", password="app", autocommit=True)
-        self.version = self.scalar("SELECT version()")
-        self.run(f"DROP DATABASE IF EXISTS {self.name}", f"CREATE DATABASE {self.name}", f"USE {self.name}",
-                 TABLE_SQL.format(timestamp="DATETIME(6)"))
-        self.table = f"{self.name}.events"
-        self.oracle_url = f"mysql://app:app@127.0.0.1:{port}/"
+        super().__init__(port)
+        self.kind, self.version, self.table = kind, self.scalar("SELECT version()"), f"{self.name}.events"
+        self.run(TABLE_SQL.format(timestamp="DATETIME(6)"))
 
     def scalar(self, sql):
-        with self.connection.cursor() as cursor:
-            cursor.execute(sql)
-            return cursor.fetchone()[0]
-
-    def run(self, *statements):
-        with self.connection.cursor() as cursor:
-            for statement in statements:
-                cursor.execute(statement)
+        return self.run(sql)[0]
 
     def source_toml(self):
-        return f'url = "mysql://cdc@127.0.0.1:{self.port}"\ntables = ["{self.table}"]\nserver_id = 77001\n'
+        return super().source_toml("events", 77001)
 
     def binlog_status(self):
-        with self.connection.cursor() as cursor:
-            cursor.execute("SHOW MASTER STATUS" if self.kind == "mariadb" else "SHOW BINARY LOG STATUS")
-            return cursor.fetchone()[:2]
+        return self.run("SHOW MASTER STATUS" if self.kind == "mariadb" else "SHOW BINARY LOG STATUS")[:2]
 
     def prepare_backlog(self):
         self.run("FLUSH BINARY LOGS")
@@ -91,9 +77,6 @@ class MySql:
         started = time.monotonic()
         subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
         return time.monotonic() - started
-
-    def close(self):
-        self.run(f"DROP DATABASE {self.name}")
 
 
 class Postgres:

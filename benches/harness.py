@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 
+import pymysql
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
@@ -31,6 +33,33 @@ def port(kind):
     if not found:
         print(f"SKIPPED {kind}: no server", file=sys.stderr)
     return found and int(found)
+
+
+class MySqlDatabase:
+    """A database of its own on MySQL or MariaDB."""
+
+    def __init__(self, port):
+        self.port, self.name = port, f"bench_{os.getpid()}"
+        self.connection = self.connect()
+        self.run(f"DROP DATABASE IF EXISTS {self.name}", f"CREATE DATABASE {self.name}")
+        self.connection.select_db(self.name)
+        self.oracle_url = f"mysql://app:app@127.0.0.1:{port}/"
+
+    def connect(self):
+        return pymysql.connect(host="127.0.0.1", port=self.port, user="app", password="app", autocommit=True)
+
+    def run(self, *statements):
+        """The last one's first row, if it has any."""
+        with self.connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+            return cursor.fetchone()
+
+    def source_toml(self, table, server_id):
+        return f'url = "mysql://cdc@127.0.0.1:{self.port}"\ntables = ["{self.name}.{table}"]\nserver_id = {server_id}\n'
+
+    def close(self):
+        self.run(f"DROP DATABASE {self.name}")
 
 
 def configure(folder, source, name="bench", lake='url = "lake"', settings=""):

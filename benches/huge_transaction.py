@@ -24,7 +24,6 @@ import tempfile
 
 import harness
 import psycopg
-import pymysql
 
 sys.path.insert(0, f"{harness.ROOT}/tests/oracle")
 import lake  # noqa: E402
@@ -36,28 +35,15 @@ INDEX_BYTES_PER_ROW = 40
 WIDE_BYTES = 8192
 
 
-class MySql:
+class MySql(harness.MySqlDatabase):
     """MariaDB: its sequence engine makes the rows."""
 
     def __init__(self, port):
-        self.kind, self.port, self.name = "mariadb", port, f"huge_{os.getpid()}"
-        self.connection = pymysql.connect(host="127.0.0.1", port=port, user="app", password="app", autocommit=True)
-        self.run(f"CREATE DATABASE {self.name}", f"USE {self.name}")
-        self.version = self.one("SELECT version()")[0]
-        self.schema = self.name
-
-    def run(self, *statements):
-        with self.connection.cursor() as cursor:
-            for statement in statements:
-                cursor.execute(statement)
-
-    def one(self, sql):
-        with self.connection.cursor() as cursor:
-            cursor.execute(sql)
-            return cursor.fetchone()
+        super().__init__(port)
+        self.kind, self.version, self.schema = "mariadb", self.run("SELECT version()")[0], self.name
 
     def source_toml(self):
-        return f'url = "mysql://cdc@127.0.0.1:{self.port}"\ntables = ["{self.name}.*"]\nserver_id = 77002\n'
+        return super().source_toml("*", 77002)
 
     def numbers(self, count):
         return f"(SELECT seq AS n FROM seq_1_to_{count}) s"
@@ -67,14 +53,11 @@ class MySql:
 
     def checksum(self, table, columns):
         text = ", ".join(columns)
-        return self.one(f"SELECT count(*), CAST(sum(LENGTH(CONCAT_WS('|', {text}))) AS CHAR), "
+        return self.run(f"SELECT count(*), CAST(sum(LENGTH(CONCAT_WS('|', {text}))) AS CHAR), "
                         f"CAST(sum(CAST(CONV(LEFT(MD5(CONCAT_WS('|', {text})), 8), 16, 10) AS DECIMAL(30,0))) AS CHAR) FROM {table}")
 
     def forget(self, name):
         """Nothing of lakeward's stays at the server."""
-
-    def close(self):
-        self.run(f"DROP DATABASE {self.name}")
 
 
 class Postgres:

@@ -19,7 +19,6 @@ import tempfile
 import time
 
 import harness
-import pymysql
 
 UPDATES, INSERTS = 9_000, 1_000
 MERGE = """
@@ -29,7 +28,7 @@ folder, copy, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
 sys.path.insert(0, sys.argv[4])
 import lake, random
 con = lake.connect()
-rows = con.execute(f"SELECT * FROM {lake.scan(folder)}").fetch_record_batch(500_000)
+rows = con.execute(f"SELECT * FROM {lake.scan(folder)}").to_arrow_reader(500_000)
 deltalake.write_deltalake(copy, rows, mode="overwrite")
 table = deltalake.DeltaTable(copy)
 count = con.execute(f"SELECT max(id) FROM {lake.scan(folder)}").fetchone()[0]
@@ -38,7 +37,7 @@ used = lambda: sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
 for number in range(rounds):
     ids = chance.sample(range(count), %d) + [count + 1 + number * %d + n for n in range(%d)]
     batch = con.execute(f"SELECT i AS id, 1::INT AS guest, 2::INT AS room, 3::DECIMAL(12,2) AS price, 'x' AS note, TIMESTAMP '2026-01-01' AS at_time "
-                        f"FROM (SELECT unnest({ids}) i)").fetch_arrow_table()
+                        f"FROM (SELECT unnest({ids}) i)").to_arrow_table()
     started, cpu = time.monotonic(), used()
     (table.merge(batch, predicate="t.id = s.id", source_alias="s", target_alias="t", streamed_exec=False)
      .when_matched_update_all().when_not_matched_insert_all().execute())
@@ -46,30 +45,20 @@ for number in range(rounds):
 """ % (UPDATES, INSERTS, INSERTS)
 
 
-class Source:
+class Source(harness.MySqlDatabase):
     def __init__(self, port, rows):
-        self.port, self.rows, self.name = port, rows, f"bench_{os.getpid()}"
-        self.connection = pymysql.connect(host="127.0.0.1", port=port, user="app", password="app", autocommit=True)
-        self.run(f"DROP DATABASE IF EXISTS {self.name}", f"CREATE DATABASE {self.name}", f"USE {self.name}",
-                 "CREATE TABLE events (id BIGINT PRIMARY KEY, guest INT, room INT, price DECIMAL(12,2), note VARCHAR(60), at_time DATETIME(6))")
+        super().__init__(port)
+        self.run("CREATE TABLE events (id BIGINT PRIMARY KEY, guest INT, room INT, price DECIMAL(12,2), note VARCHAR(60), at_time DATETIME(6))")
         for first in range(0, rows, 100_000):
             self.run("INSERT INTO events SELECT seq, seq % 9973, seq % 500, seq * 0.25, CONCAT('guest of room ', seq % 500),"
                      f" '2026-01-01' + INTERVAL seq SECOND FROM seq_{first}_to_{min(first + 100_000, rows) - 1}")
-        self.chance, self.next = random.Random(7), rows
-
-    def run(self, *statements):
-        with self.connection.cursor() as cursor:
-            for statement in statements:
-                cursor.execute(statement)
+        self.rows, self.chance, self.next = rows, random.Random(7), rows
 
     def batch(self):
         ids = ",".join(map(str, self.chance.sample(range(self.rows), UPDATES)))
         inserts = f"SELECT seq, 1, 2, 3, 'new', '2026-01-01' FROM seq_{self.next}_to_{self.next + INSERTS - 1}"
         self.next += INSERTS
         self.run("BEGIN", f"UPDATE events SET room = room + 1, price = price + 1 WHERE id IN ({ids})", f"INSERT INTO events {inserts}", "COMMIT")
-
-    def close(self):
-        self.run(f"DROP DATABASE {self.name}")
 
 
 def entries(table):
@@ -81,8 +70,7 @@ def measure(port, rows, args):
     source = Source(port, rows)
     folder = tempfile.mkdtemp(prefix="lakeward-bench-", dir=args.folder)
     try:
-        config = harness.configure(folder, f'url = "mysql://cdc@127.0.0.1:{port}"\ntables = ["{source.name}.events"]\nserver_id = 77003\n',
-                                   settings="[commit]\ninterval_seconds = 1")
+        config = harness.configure(folder, source.source_toml("events", 77003), settings="[commit]\ninterval_seconds = 1")
         table = f"{folder}/lake/bench/{source.name}/events"
         arguments = ["--config", config, "--log-level", "warn"]
         load = harness.timed([args.lakeward, "run", "--until-caught-up", *arguments], stdout=subprocess.DEVNULL)
@@ -102,7 +90,7 @@ def measure(port, rows, args):
         peak = harness.peak_memory(daemon.pid)
         daemon.terminate()
         daemon.wait()
-        harness.compare(f"mysql://app:app@127.0.0.1:{port}/", f"{folder}/lake/bench", f"{source.name}.events")
+        harness.compare(source.oracle_url, f"{folder}/lake/bench", f"{source.name}.events")
         merges = []
         if rows <= args.merge_rows_max:
             command = [sys.executable, "-c", MERGE, table, f"{folder}/copy", str(args.rounds), f"{harness.ROOT}/tests/oracle"]

@@ -21,31 +21,8 @@ import time
 import harness
 import proxy
 import pyarrow.parquet
-import pymysql
 
 PER_TRANSACTION = 50
-
-
-class Source:
-    def __init__(self, port):
-        self.port, self.name = port, f"bench_{os.getpid()}"
-        self.connection = self.connect()
-        self.run(f"DROP DATABASE IF EXISTS {self.name}", f"CREATE DATABASE {self.name}")
-        self.connection.select_db(self.name)
-
-    def connect(self):
-        return pymysql.connect(host="127.0.0.1", port=self.port, user="app", password="app", autocommit=True)
-
-    def run(self, *statements):
-        with self.connection.cursor() as cursor:
-            for statement in statements:
-                cursor.execute(statement)
-
-    def toml(self):
-        return f'url = "mysql://cdc@127.0.0.1:{self.port}"\ntables = ["{self.name}.*"]\nserver_id = 77004\n'
-
-    def close(self):
-        self.run(f"DROP DATABASE {self.name}")
 
 
 class Writer(threading.Thread):
@@ -74,7 +51,7 @@ class Writer(threading.Thread):
 
 
 def start(args, source, folder, lake='url = "lake"'):
-    config = harness.configure(folder, source.toml(), lake=lake, settings=f"[commit]\ninterval_seconds = {args.interval}")
+    config = harness.configure(folder, source.source_toml("*", 77004), lake=lake, settings=f"[commit]\ninterval_seconds = {args.interval}")
     arguments = ["--config", config, "--log-level", "warn"]
     subprocess.run([args.lakeward, "run", "--until-caught-up", *arguments], check=True, stdout=subprocess.DEVNULL)
     daemon = subprocess.Popen([args.lakeward, "run", *arguments], stdout=subprocess.DEVNULL)
@@ -111,7 +88,7 @@ def fresh(args, source, folder):
     cpu = harness.cpu_seconds(daemon.pid) - cpu
     peak = harness.peak_memory(daemon.pid)
     stop(daemon)
-    harness.compare(f"mysql://app:app@127.0.0.1:{source.port}/", f"{folder}/lake/bench", f"{source.name}.steady")
+    harness.compare(source.oracle_url, f"{folder}/lake/bench", f"{source.name}.steady")
     ages.sort()
     return {"changes_per_second": writer.made / args.seconds, "rows_seen": len(ages), "commits": commits, "peak_memory_mib": peak,
             "cpu_share_of_a_core": cpu / args.seconds,
@@ -164,7 +141,7 @@ def main():
     for name, run in (("fresh", fresh), ("store", lambda *rest: store(*rest, s3_port)), ("idle", idle)):
         if not port or (name == "store" and not s3_port):
             continue
-        source = Source(port)
+        source = harness.MySqlDatabase(port)
         folder = tempfile.mkdtemp(prefix="lakeward-bench-", dir=args.folder)
         try:
             results[name] = run(args, source, folder)
@@ -173,7 +150,8 @@ def main():
             shutil.rmtree(folder, ignore_errors=True)
         told = (f"{key.replace('_', ' ')} {value:,.3f}" if isinstance(value, float) else f"{key.replace('_', ' ')} {value}" for key, value in results[name].items())
         print(f"{name:6} " + "   ".join(told), flush=True)
-    harness.write(args.out, **vars(args), results=results)
+    load = {name: getattr(args, name) for name in ("seconds", "changes", "interval", "tables")}
+    harness.write(args.out, load=load, results=results)
 
 
 if __name__ == "__main__":
