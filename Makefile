@@ -17,8 +17,10 @@ test-matrix: ## the tests of every server, one after the other: MariaDB, MySQL 9
 	@scripts/setup.sh --matrix
 	@scripts/test-matrix.sh $(ARGS)
 
-soak: ## long random walks of DDL and DML, loads with a thousand chunks, many verifications of a large table under load, on every server (STATEMENTS=5000, SEED=…)
+soak: export LAKEWARD_TEST_PROGRAM = $(CARGO_TARGET_DIR)/release/lakeward
+soak: ## with the release build: long random walks of DDL and DML, loads with a thousand chunks, many verifications of a large table under load, on every server (STATEMENTS=5000, SEED=…)
 	@scripts/setup.sh --test
+	cargo build --release
 	LAKEWARD_WALK_STATEMENTS=$(or $(STATEMENTS),5000) LAKEWARD_WALK_SEED=$(or $(SEED),$(shell date +%s)) \
 	    scripts/with-servers.sh cargo test --test schema walk -- --nocapture --test-threads 1
 	LAKEWARD_ROW_CHUNKS=1 scripts/with-servers.sh cargo test --test resync goes_on_beside -- --nocapture --test-threads 1

@@ -12,16 +12,16 @@ every column of every row after each.
 
 import shutil
 import subprocess
-import sys
 import tempfile
 
+import databases
 import harness
 import proxy
 
 
-class Bench(harness.MySqlDatabase):
+class Bench(databases.MySql):
     def __init__(self, lakeward, rows, port, s3_port):
-        super().__init__(port)
+        super().__init__("mariadb", port)
         self.lakeward, self.rows, self.s3_port = lakeward, rows, s3_port
         self.proxy = proxy.Proxy(s3_port)
 
@@ -46,7 +46,7 @@ class Bench(harness.MySqlDatabase):
         folder = tempfile.mkdtemp(prefix="lakeward-bench-")
         lake = f"s3://lake/{self.name}-{number}"
         at_store = proxy.lake_toml(lake, self.proxy.port, column_splice=splice)
-        config = harness.configure(folder, self.source_toml("events", 77002), lake=at_store)
+        config = harness.configure(folder, self.source_toml(["events"]), lake=at_store)
         load = self.catch_up(config)
         idle = self.catch_up(config)
         self.run("ALTER TABLE events ADD COLUMN tier INT NOT NULL DEFAULT 7")

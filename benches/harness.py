@@ -9,8 +9,6 @@ import subprocess
 import sys
 import time
 
-import pymysql
-
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
@@ -33,33 +31,6 @@ def port(kind):
     if not found:
         print(f"SKIPPED {kind}: no server", file=sys.stderr)
     return found and int(found)
-
-
-class MySqlDatabase:
-    """A database of its own on MySQL or MariaDB."""
-
-    def __init__(self, port):
-        self.port, self.name = port, f"bench_{os.getpid()}"
-        self.connection = self.connect()
-        self.run(f"DROP DATABASE IF EXISTS {self.name}", f"CREATE DATABASE {self.name}")
-        self.connection.select_db(self.name)
-        self.oracle_url = f"mysql://app:app@127.0.0.1:{port}/"
-
-    def connect(self):
-        return pymysql.connect(host="127.0.0.1", port=self.port, user="app", password="app", autocommit=True)
-
-    def run(self, *statements):
-        """The last one's first row, if it has any."""
-        with self.connection.cursor() as cursor:
-            for statement in statements:
-                cursor.execute(statement)
-            return cursor.fetchone()
-
-    def source_toml(self, table, server_id):
-        return f'url = "mysql://cdc@127.0.0.1:{self.port}"\ntables = ["{self.name}.{table}"]\nserver_id = {server_id}\n'
-
-    def close(self):
-        self.run(f"DROP DATABASE {self.name}")
 
 
 def configure(folder, source, name="bench", lake='url = "lake"', settings=""):
@@ -115,8 +86,26 @@ def compare(source_url, lake, table, *arguments):
         sys.exit("source and lake differ: the figures mean nothing")
 
 
+def log_entry(table, version):
+    """The actions of a version in a folder; `None` when there is none yet."""
+    try:
+        with open(f"{table}/_delta_log/{version:020}.json") as lines:
+            return [json.loads(line) for line in lines]
+    except FileNotFoundError:
+        return None
+
+
+def batches(table):
+    """How many commits brought changes; others load, compact, swap."""
+    count = version = 0
+    while (entry := log_entry(table, version)) is not None:
+        count += any(action.get("commitInfo", {}).get("operation") == "STREAMING UPDATE" for action in entry)
+        version += 1
+    return count
+
+
 def write(out, **result):
-    machine = {"cpus": os.cpu_count(), "machine": platform.machine(), "kernel": platform.release()}
+    machine = {"cpus": os.cpu_count(), "machine": platform.machine(), "kernel": platform.release(), "date": time.strftime("%Y-%m-%d", time.gmtime())}
     os.makedirs(os.path.dirname(out) or ".", exist_ok=True)
     with open(out, "w") as file:
         json.dump({"machine": machine} | result, file, indent=2)

@@ -22,11 +22,8 @@ import subprocess
 import sys
 import tempfile
 
+import databases
 import harness
-import psycopg
-
-sys.path.insert(0, f"{harness.ROOT}/tests/oracle")
-import lake  # noqa: E402
 
 # README, "Limits".
 PROCESS_MIB = 96
@@ -35,99 +32,21 @@ INDEX_BYTES_PER_ROW = 40
 WIDE_BYTES = 8192
 
 
-class MySql(harness.MySqlDatabase):
-    """MariaDB: its sequence engine makes the rows."""
-
-    def __init__(self, port):
-        super().__init__(port)
-        self.kind, self.version, self.schema = "mariadb", self.run("SELECT version()")[0], self.name
-
-    def source_toml(self):
-        return super().source_toml("*", 77002)
-
-    def numbers(self, count):
-        return f"(SELECT seq AS n FROM seq_1_to_{count}) s"
-
-    def wide(self):
-        return f"REPEAT(MD5(n), {WIDE_BYTES // 32})"
-
-    def checksum(self, table, columns):
-        text = ", ".join(columns)
-        return self.run(f"SELECT count(*), CAST(sum(LENGTH(CONCAT_WS('|', {text}))) AS CHAR), "
-                        f"CAST(sum(CAST(CONV(LEFT(MD5(CONCAT_WS('|', {text})), 8), 16, 10) AS DECIMAL(30,0))) AS CHAR) FROM {table}")
-
-    def forget(self, name):
-        """Nothing of lakeward's stays at the server."""
-
-
-class Postgres:
-    def __init__(self, port):
-        self.kind, self.port, self.name, self.schema = "postgres", port, f"huge_{os.getpid()}", "public"
-        self.admin = psycopg.connect(self.url("postgres"), autocommit=True)
-        self.admin.execute(f"CREATE DATABASE {self.name}")
-        self.admin.execute(f"GRANT CREATE ON DATABASE {self.name} TO cdc")
-        self.connection = psycopg.connect(self.url(self.name), autocommit=True)
-        self.run("GRANT CREATE ON SCHEMA public TO cdc", "SET ROLE cdc")
-        self.version = self.one("SHOW server_version")[0]
-
-    def url(self, database):
-        return f"postgres://postgres:postgres@127.0.0.1:{self.port}/{database}"
-
-    def run(self, *statements):
-        for statement in statements:
-            self.connection.execute(statement)
-
-    def one(self, sql):
-        return self.connection.execute(sql).fetchone()
-
-    def source_toml(self):
-        # The publication is left to lakeward, which only makes one of the name that it would choose itself.
-        return f'url = "postgres://cdc@127.0.0.1:{self.port}/{self.name}"\ntables = ["public.*"]\n'
-
-    def numbers(self, count):
-        return f"generate_series(1::bigint, {count}) AS s(n)"
-
-    def wide(self):
-        return f"repeat(md5(n::text), {WIDE_BYTES // 32})"
-
-    def checksum(self, table, columns):
-        text = ", ".join(columns)
-        return self.one(f"SELECT count(*), sum(octet_length(concat_ws('|', {text})))::text, "
-                        f"sum(('x' || left(md5(concat_ws('|', {text})), 8))::bit(32)::bigint)::text FROM {table}")
-
-    def forget(self, name):
-        self.run("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = current_database() "
-                 "AND NOT active", f"DROP PUBLICATION IF EXISTS lakeward_{name}")
-
-    def close(self):
-        self.connection.close()
-        self.admin.execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = %s", [self.name])
-        self.admin.execute(f"DROP DATABASE {self.name} WITH (FORCE)")
-
-
-def lake_checksum(url, columns):
-    """As the sources compute it: the sum over all rows of the first 32 bits of the MD5 of the row's text."""
-    con = lake.connect()
-    text = ", ".join(columns)
-    return con.execute(f"SELECT count(*), sum(strlen(concat_ws('|', {text})))::VARCHAR, sum(('0x' || left(md5(concat_ws('|', {text})), 8))::BIGINT)::VARCHAR "
-                       f"FROM {lake.scan(url)}").fetchone()
-
-
 def measure(source, name, statements, columns, args):
     """Runs one transaction on table `name`, lets lakeward catch up, and says how that went."""
     folder = tempfile.mkdtemp(prefix="lakeward-huge-", dir=args.folder)
     run = f"{source.name}_{name}"
     memory = f'[memory]\nbudget = "{args.budget_mib}MiB"\nspill_dir = "spill"'
-    config = harness.configure(folder, source.source_toml(), name=run, settings=memory)
+    config = harness.configure(folder, source.source_toml([name]), name=run, settings=memory)
     catch_up = [args.lakeward, "run", "--until-caught-up", "--config", config, "--log-level", "warn"]
     subprocess.run(catch_up, check=True, stdout=subprocess.DEVNULL)
     source.run("BEGIN", *statements, "COMMIT")
     used = harness.timed(catch_up, stdout=subprocess.DEVNULL)
     peak = used["peak_memory_mib"]
     table = f"{folder}/lake/{run}/{source.schema}/{name}"
-    commits = len([entry for entry in os.listdir(f"{table}/_delta_log") if entry.endswith(".json")]) - 1
-    rows, wanted_bytes, wanted = source.checksum(name, columns)
-    found = lake_checksum(table, columns)
+    commits = harness.batches(table)
+    rows, wanted_bytes, wanted = source.sums(name, columns)
+    found = source.sums_of_lake(table, columns)
     overhead = PROCESS_MIB + min(INDEX_MIB_MAX, rows * INDEX_BYTES_PER_ROW / 2**20)
     result = {"kind": source.kind, "server": source.version, "transaction": name, "rows": rows,
               "bytes": int(wanted_bytes), **used, "budget_mib": args.budget_mib,
@@ -135,22 +54,23 @@ def measure(source, name, statements, columns, args):
               "equal": (rows, wanted_bytes, wanted) == tuple(found), "commits": commits,
               "left_on_disk": len(os.listdir(f"{folder}/spill")) if os.path.isdir(f"{folder}/spill") else 0}
     source.run(f"DROP TABLE {name}")
-    source.forget(run)
+    source.forget()
     shutil.rmtree(folder)
     return result
 
 
 def transactions(source, args):
-    numbers = source.numbers(args.rows)
+    numbers = f"{source.numbers(1, args.rows)} s"
     source.run("CREATE TABLE many_rows (id BIGINT PRIMARY KEY, room INT, note VARCHAR(40))")
     yield measure(source, "many_rows", [
-        f"INSERT INTO many_rows SELECT n, n % 500, CONCAT('guest ', n) FROM {numbers}",
+        f"INSERT INTO many_rows SELECT id, id % 500, CONCAT('guest ', id) FROM {numbers}",
         "UPDATE many_rows SET room = room + 1 WHERE id % 10 = 0",
         "DELETE FROM many_rows WHERE id % 100 = 7"], ["id", "room", "note"], args)
+    text = "id::text" if source.is_postgres else "id"
     wide_rows = max(1, args.wide_mib * 2**20 // WIDE_BYTES)
     source.run("CREATE TABLE wide_rows (id BIGINT PRIMARY KEY, body TEXT)")
     yield measure(source, "wide_rows",
-                  [f"INSERT INTO wide_rows SELECT n, {source.wide()} FROM {source.numbers(wide_rows)}"], ["id", "body"], args)
+                  [f"INSERT INTO wide_rows SELECT id, REPEAT(MD5({text}), {WIDE_BYTES // 32}) FROM {source.numbers(1, wide_rows)} s"], ["id", "body"], args)
 
 
 def main():
@@ -160,11 +80,8 @@ def main():
     parser.add_argument("--wide-mib", type=int, default=2048)
     args = parser.parse_args()
     results = []
-    for kind in args.kinds.split(","):
-        port = harness.port(kind)
-        if not port:
-            continue
-        source = (Postgres if kind == "postgres" else MySql)(port)
+    for kind, connect in databases.each(args.kinds):
+        source = connect()
         try:
             for result in transactions(source, args):
                 results.append(result)

@@ -9,16 +9,17 @@ commit until then (of which up to one is the commit interval). Then deltalake-py
 table, on its own. Source and lake are compared in every column of every row at the end. Seeded: every run picks the same rows.
 """
 
+import itertools
 import json
-import os
-import random
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 
+import databases
 import harness
+import workloads
 
 UPDATES, INSERTS = 9_000, 1_000
 MERGE = """
@@ -45,32 +46,26 @@ for number in range(rounds):
 """ % (UPDATES, INSERTS, INSERTS)
 
 
-class Source(harness.MySqlDatabase):
-    def __init__(self, port, rows):
-        super().__init__(port)
-        self.run("CREATE TABLE events (id BIGINT PRIMARY KEY, guest INT, room INT, price DECIMAL(12,2), note VARCHAR(60), at_time DATETIME(6))")
-        for first in range(0, rows, 100_000):
-            self.run("INSERT INTO events SELECT seq, seq % 9973, seq % 500, seq * 0.25, CONCAT('guest of room ', seq % 500),"
-                     f" '2026-01-01' + INTERVAL seq SECOND FROM seq_{first}_to_{min(first + 100_000, rows) - 1}")
-        self.rows, self.chance, self.next = rows, random.Random(7), rows
+class Load(workloads.Updates):
+    """The table, and the batches."""
 
-    def batch(self):
-        ids = ",".join(map(str, self.chance.sample(range(self.rows), UPDATES)))
-        inserts = f"SELECT seq, 1, 2, 3, 'new', '2026-01-01' FROM seq_{self.next}_to_{self.next + INSERTS - 1}"
+    def __init__(self, rows):
+        super().__init__(rows)
+        self.next = rows
+
+    def batch(self, source):
+        ids = ",".join(map(str, self.chance.sample(range(self.size), UPDATES)))
+        inserts = f"SELECT id, 1, 2, 3, 'new', '2026-01-01' FROM {source.numbers(self.next, INSERTS)} s"
         self.next += INSERTS
-        self.run("BEGIN", f"UPDATE events SET room = room + 1, price = price + 1 WHERE id IN ({ids})", f"INSERT INTO events {inserts}", "COMMIT")
+        source.run("BEGIN", f"UPDATE events SET room = room + 1, price = price + 1 WHERE id IN ({ids})", f"INSERT INTO events {inserts}", "COMMIT")
 
 
-def entries(table):
-    log = f"{table}/_delta_log"
-    return len([name for name in os.listdir(log) if name.endswith(".json")]) if os.path.isdir(log) else 0
-
-
-def measure(port, rows, args):
-    source = Source(port, rows)
+def measure(source, rows, args):
+    workload = Load(rows)
+    workload.create(source)
     folder = tempfile.mkdtemp(prefix="lakeward-bench-", dir=args.folder)
     try:
-        config = harness.configure(folder, source.source_toml("events", 77003), settings="[commit]\ninterval_seconds = 1")
+        config = harness.configure(folder, source.source_toml(["events"]), settings="[commit]\ninterval_seconds = 1")
         table = f"{folder}/lake/bench/{source.name}/events"
         arguments = ["--config", config, "--log-level", "warn"]
         load = harness.timed([args.lakeward, "run", "--until-caught-up", *arguments], stdout=subprocess.DEVNULL)
@@ -78,10 +73,10 @@ def measure(port, rows, args):
         batches = []
         # The first one waits for the start, and is not counted.
         for number in range(args.rounds + 1):
-            before = entries(table)
-            source.batch()
+            before = harness.batches(table)
+            workload.batch(source)
             started, cpu = time.monotonic(), harness.cpu_seconds(daemon.pid)
-            while entries(table) == before:
+            while harness.batches(table) == before:
                 if daemon.poll() is not None or time.monotonic() - started > 300:
                     sys.exit("lakeward does not follow")
                 time.sleep(0.01)
@@ -90,7 +85,7 @@ def measure(port, rows, args):
         peak = harness.peak_memory(daemon.pid)
         daemon.terminate()
         daemon.wait()
-        harness.compare(source.oracle_url, f"{folder}/lake/bench", f"{source.name}.events")
+        workload.compare(source, f"{folder}/lake/bench")
         merges = []
         if rows <= args.merge_rows_max:
             command = [sys.executable, "-c", MERGE, table, f"{folder}/copy", str(args.rounds), f"{harness.ROOT}/tests/oracle"]
@@ -108,12 +103,9 @@ def main():
     parser.add_argument("--rows", default="1000000,10000000")
     parser.add_argument("--merge-rows-max", type=int, default=10_000_000, help="no delta-rs MERGE into larger tables: memory")
     args = parser.parse_args()
-    port = harness.port("mariadb")
-    if not port:
-        return
     results = []
-    for rows in map(int, args.rows.split(",")):
-        result = measure(port, rows, args)
+    for rows, (_, connect) in itertools.product(map(int, args.rows.split(",")), databases.each("mariadb")):
+        result = measure(connect(), rows, args)
         results.append(result)
         batch, merge = result["batch"], result["merge"]
         against = f"   delta-rs MERGE {merge['cpu_seconds']:.2f} CPU-s, {merge['cpu_seconds'] / batch['cpu_seconds']:.0f} times as much" if merge else ""

@@ -1,4 +1,4 @@
-"""A proxy in front of an object store: counts bytes, and requests by method."""
+"""A proxy in front of an object store: counts bytes, and requests by what they are for and what they cost."""
 
 import re
 import socket
@@ -49,8 +49,9 @@ class Proxy:
 
 
 def kind(method, path):
-    """What a store bills it as, as far as the request line tells."""
-    return "LIST" if method == b"GET" and b"list-type=" in path else method.decode()
+    """Whether it is about a table or about lakeward's own ledger, and what a store bills it as, as far as the request line tells."""
+    billed = "LIST" if method == b"GET" and b"list-type=" in path else method.decode()
+    return ("ledger" if b"_lakeward" in path else "table", billed)
 
 
 def lake_toml(url, port, column_splice=True):

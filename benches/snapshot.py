@@ -15,7 +15,6 @@ and in the end source and lake are compared in every column of every row by anot
 the ratio of the raw reading to each, which is comparable between machines. MB are those that the raw client received.
 """
 
-import os
 import shutil
 import statistics
 import subprocess
@@ -23,45 +22,14 @@ import sys
 import tempfile
 import time
 
-import backlog
+import databases
 import harness
+import workloads
 
 
-class MySql(backlog.MySql):
-    def count(self):
-        return self.scalar("SELECT count(*) FROM events")
-
-    def forget(self):
-        """Nothing of lakeward's stays at the server."""
-
-    def raw_command(self):
-        client = ["mariadb"]
-        if self.kind == "mysql":
-            root = os.environ["LAKEWARD_BENCH_MYSQL_ROOT"]
-            libraries = f"{root}/usr/lib/x86_64-linux-gnu"
-            client = [f"{libraries}/ld-linux-x86-64.so.2", "--library-path", libraries, f"{root}/usr/bin/mysql"]
-        command = client + ["--no-defaults", "--host=127.0.0.1", f"--port={self.port}", "--user=cdc", "--password=cdc", "--quick",
-                            "--batch", "--skip-column-names", "-e", f"SELECT * FROM {self.table}"]
-        return command + (["--get-server-public-key"] if self.kind == "mysql" else [])
-
-
-class Postgres(backlog.Postgres):
-    def count(self):
-        return self.connection.execute("SELECT count(*) FROM events").fetchone()[0]
-
-    def forget(self):
-        self.admin_in().execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = %s", [self.name])
-        publications = self.connection.execute("SELECT pubname FROM pg_publication").fetchall()
-        for (name,) in publications:
-            self.connection.execute(f'DROP PUBLICATION "{name}"')
-
-    def raw_command(self, format="binary"):
-        return ["psql", "-X", "-q", self.url(self.name), "-c", f"COPY (SELECT * FROM events) TO STDOUT (FORMAT {format})"]
-
-
-def raw(source, *format):
+def raw(source, format="binary"):
     started = time.monotonic()
-    reader = subprocess.Popen(source.raw_command(*format), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    reader = subprocess.Popen(source.raw_table("events", format), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     count = subprocess.run(["wc", "-c"], stdin=reader.stdout, stdout=subprocess.PIPE, check=True)
     reader.stdout.close()
     if reader.wait() != 0:
@@ -70,13 +38,12 @@ def raw(source, *format):
 
 
 def measure(source, args):
-    for first in range(0, args.rows, backlog.TRANSACTIONS * backlog.ROWS):
-        source.load(first)
-    rows = source.count()
+    workloads.Updates(args.rows).create(source)
+    rows, table = args.rows, f"{source.schema}.events"
     samples = []
     for number in range(args.rounds):
         folder = tempfile.mkdtemp(prefix="lakeward-bench-", dir=args.folder)
-        config = harness.configure(folder, source.source_toml(), name=f"bench{number}")
+        config = harness.configure(folder, source.source_toml(["events"]), name=f"bench{number}")
         raw_seconds, raw_bytes = raw(source)
 
         def lakeward(*arguments):
@@ -88,11 +55,11 @@ def measure(source, args):
             # Why PostgreSQL is read as text: docs/decisions/014-copy-in-text.md.
             "raw_text": {"seconds": raw(source, "text")[0] if source.kind == "postgres" else raw_seconds},
             "load": lakeward("run", "--until-caught-up"),
-            "resync": lakeward("resync", source.table),
-            "verify": lakeward("verify", source.table),
+            "resync": lakeward("resync", table),
+            "verify": lakeward("verify", table),
         })
         if number == args.rounds - 1:
-            harness.compare(source.oracle_url, f"{folder}/lake/bench{number}", source.table)
+            source.compare(f"{folder}/lake/bench{number}", "events")
         shutil.rmtree(folder)
         source.forget()
     raw_seconds = statistics.median(sample["raw"]["seconds"] for sample in samples)
@@ -116,11 +83,8 @@ def main():
     parser.add_argument("--rows", type=int, default=2_000_000)
     args = parser.parse_args()
     results = []
-    for kind in args.kinds.split(","):
-        port = harness.port(kind)
-        if not port:
-            continue
-        source = (Postgres if kind == "postgres" else MySql)(kind, port)
+    for kind, connect in databases.each(args.kinds):
+        source = connect()
         try:
             result = measure(source, args)
         finally:

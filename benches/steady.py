@@ -5,7 +5,8 @@
 
   fresh    MariaDB, --changes row changes a second (half inserts, half updates, transactions of 50); every change carries the moment it
            was made. A reader sees each commit of the Delta log when it is there, reads its file, and takes the age of every row.
-  store    the same load into a lake on S3, by way of a proxy that counts requests; per commit of a table
+  store    the same load into a lake on S3, by way of a proxy that counts requests: those of the table by its commits (compactions are
+           among them), those of the source's ledger by minute
   idle     --tables tables, of which none changes: CPU and memory of the process over half the time
 """
 
@@ -18,6 +19,7 @@ import tempfile
 import threading
 import time
 
+import databases
 import harness
 import proxy
 import pyarrow.parquet
@@ -51,7 +53,7 @@ class Writer(threading.Thread):
 
 
 def start(args, source, folder, lake='url = "lake"'):
-    config = harness.configure(folder, source.source_toml("*", 77004), lake=lake, settings=f"[commit]\ninterval_seconds = {args.interval}")
+    config = harness.configure(folder, source.source_toml(["*"]), lake=lake, settings=f"[commit]\ninterval_seconds = {args.interval}")
     arguments = ["--config", config, "--log-level", "warn"]
     subprocess.run([args.lakeward, "run", "--until-caught-up", *arguments], check=True, stdout=subprocess.DEVNULL)
     daemon = subprocess.Popen([args.lakeward, "run", *arguments], stdout=subprocess.DEVNULL)
@@ -75,20 +77,21 @@ def fresh(args, source, folder):
     writer.start()
     started, ages, commits = time.monotonic(), [], 0
     while writer.is_alive() or time.monotonic() - started < args.seconds + 3 * args.interval:
-        entry = f"{table}/_delta_log/{version:020}.json"
-        if not os.path.exists(entry):
+        entry = harness.log_entry(table, version)
+        if entry is None:
             time.sleep(0.01)
             continue
         seen = time.time_ns() // 1000
-        version, commits = version + 1, commits + 1
-        with open(entry) as lines:
-            adds = [action["add"]["path"] for action in map(json.loads, lines) if "add" in action and "deletionVector" not in action["add"]]
-        for path in adds:
+        adds = [action["add"] for action in entry if "add" in action]
+        # A compaction brings nothing new, and a file that lost rows has been seen.
+        new = [add["path"] for add in adds if add["dataChange"] and "deletionVector" not in add]
+        version, commits = version + 1, commits + bool(new)
+        for path in new:
             ages += [(seen - made) / 1e6 for made in pyarrow.parquet.read_table(f"{table}/{path}", columns=["made"])["made"].to_pylist()]
     cpu = harness.cpu_seconds(daemon.pid) - cpu
     peak = harness.peak_memory(daemon.pid)
     stop(daemon)
-    harness.compare(source.oracle_url, f"{folder}/lake/bench", f"{source.name}.steady")
+    source.compare(f"{folder}/lake/bench", "steady")
     ages.sort()
     return {"changes_per_second": writer.made / args.seconds, "rows_seen": len(ages), "commits": commits, "peak_memory_mib": peak,
             "cpu_share_of_a_core": cpu / args.seconds,
@@ -113,7 +116,10 @@ def store(args, source, folder, port):
     requests = dict(counting.requests)
     commits = version() - before
     stop(daemon)
-    return {"commits": commits, "requests": requests, "requests_per_commit": {kind: count / commits for kind, count in requests.items()}}
+    of = {room: {billed: count for (where, billed), count in requests.items() if where == room} for room in ("table", "ledger")}
+    seconds = args.seconds + 2 * args.interval
+    return {"commits": commits, "requests": of, "table_requests_per_commit": {billed: count / commits for billed, count in of["table"].items()},
+            "ledger_requests_per_minute": {billed: count * 60 / seconds for billed, count in of["ledger"].items()}}
 
 
 def idle(args, source, folder):
@@ -141,7 +147,7 @@ def main():
     for name, run in (("fresh", fresh), ("store", lambda *rest: store(*rest, s3_port)), ("idle", idle)):
         if not port or (name == "store" and not s3_port):
             continue
-        source = harness.MySqlDatabase(port)
+        source = databases.MySql("mariadb", port)
         folder = tempfile.mkdtemp(prefix="lakeward-bench-", dir=args.folder)
         try:
             results[name] = run(args, source, folder)

@@ -18,6 +18,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use support::Scratch;
 use support::columns::*;
+use support::delta_log;
 use support::oracle::{Reader, Readers, S3};
 use support::parts::in_parts;
 use tokio_util::sync::CancellationToken;
@@ -94,15 +95,9 @@ impl World {
         self.url.to_file_path().expect("local")
     }
 
-    fn entry(&self, version: u64) -> PathBuf {
-        self.folder().join(format!("_delta_log/{version:020}.json"))
-    }
-
     /// The actions of a version, by kind.
     fn actions(&self, version: u64, kind: &str) -> Vec<Value> {
-        let entry = std::fs::read_to_string(self.entry(version)).expect("a log entry");
-        let actions = entry.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-        actions.filter_map(|action| action.get(kind).cloned()).collect()
+        delta_log::actions(&self.folder(), version, kind)
     }
 
     /// Everything in the folder that is not the log's.
@@ -152,7 +147,7 @@ impl World {
             add["dataChange"] = json!(false);
             entry.push_str(&format!("{remove}\n{}\n", json!({"add": add})));
         }
-        std::fs::write(self.entry(self.table.version() + 1), entry).expect("written");
+        std::fs::write(delta_log::entry_path(&self.folder(), self.table.version() + 1), entry).expect("written");
     }
 }
 
@@ -330,7 +325,10 @@ async fn a_sweep_keeps_what_retained_versions_need_and_nothing_else() {
     world.change(&[delete(1)]).await;
     let old = world.table.version();
     for version in 0..=old {
-        let entry = std::fs::File::options().write(true).open(world.entry(version)).expect("an entry");
+        let entry = std::fs::File::options()
+            .write(true)
+            .open(delta_log::entry_path(&world.folder(), version))
+            .expect("an entry");
         entry.set_modified(SystemTime::now() - Duration::from_secs(3600)).expect("a time");
     }
     let done = run(world.table.begin_compaction(&terms(1 << 20, Eagerness::Routine)).expect("small files")).await;

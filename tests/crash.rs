@@ -13,6 +13,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use support::Scratch;
 use support::daemon::Lakeward;
+use support::delta_log;
 use support::load::{self, AUDIT_ROWS, Load, TABLES, TOTAL};
 use support::oracle::{Oracle, Reader};
 use support::source::{Database, Kind};
@@ -54,7 +55,7 @@ async fn survives_kills(kind: Kind, seed: u64, memory: &str) {
     oracle.assert_equal(&database.oracle_url(), &lake.display().to_string(), &names);
 
     let folder = |table: &str| lake.join(database.table(table).replace('.', "/"));
-    let audit = log_entries(&folder("audit"));
+    let audit = delta_log::entries(&folder("audit"));
     assert_written_once(&audit, &mut reader, &folder("audit"));
     let versions = audit.len();
     for version in whole_versions(&audit) {
@@ -63,7 +64,7 @@ async fn survives_kills(kind: Kind, seed: u64, memory: &str) {
         let torn = reader.rows(&folder("audit").display().to_string(), Some(version), &sql);
         assert_eq!(torn, [[json!(0)]], "version {version} of audit holds part of a transaction");
     }
-    let accounts = log_entries(&folder("accounts"));
+    let accounts = delta_log::entries(&folder("accounts"));
     assert!(load_of(&accounts[0]).is_some(), "it has more rows than a chunk, and was not loaded beside the stream");
     for version in whole_versions(&accounts) {
         let sum =
@@ -85,15 +86,6 @@ fn segments_below(cache: &Path) -> usize {
     files
         .filter(|file| file.as_ref().is_ok_and(|file| file.path().extension().is_some_and(|kind| kind == "segment")))
         .count()
-}
-
-/// The actions of each version of a table.
-fn log_entries(table: &Path) -> Vec<Vec<Value>> {
-    let mut entries = Vec::new();
-    while let Ok(text) = std::fs::read_to_string(table.join(format!("_delta_log/{:020}.json", entries.len()))) {
-        entries.push(text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect());
-    }
-    entries
 }
 
 fn note(actions: &[Value]) -> Option<&Value> {

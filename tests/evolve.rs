@@ -15,6 +15,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use support::Scratch;
 use support::columns::*;
+use support::delta_log;
 use support::oracle::Reader;
 use support::parts::in_parts;
 use url::Url;
@@ -169,7 +170,7 @@ impl World {
         let info = json!({"commitInfo": {"timestamp": 1, "operation": "OPTIMIZE"}});
         let entry = format!("{info}\n{}\n{}\n", json!({"remove": remove}), json!({"add": add}));
         let version = self.table.version() + 1;
-        std::fs::write(self.folder().join(format!("_delta_log/{version:020}.json")), entry).expect("written");
+        std::fs::write(delta_log::entry_path(&self.folder(), version), entry).expect("written");
     }
 
     fn folder(&self) -> PathBuf {
@@ -178,10 +179,7 @@ impl World {
 
     /// The actions of a version, by kind.
     fn actions(&self, version: u64, kind: &str) -> Vec<Value> {
-        let entry = std::fs::read_to_string(self.folder().join(format!("_delta_log/{version:020}.json")));
-        let entry = entry.expect("a log entry");
-        let actions = entry.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-        actions.filter_map(|action| action.get(kind).cloned()).collect()
+        delta_log::actions(&self.folder(), version, kind)
     }
 
     fn objects(&self) -> BTreeSet<String> {

@@ -380,7 +380,7 @@ async fn open(
 ) -> Result<ParquetRecordBatchStreamBuilder<ObjectReader>, Error> {
     // The action's path is decoded already: `Path::from` would encode it a second time.
     let path = Path::parse(&add.path).map_err(|cause| damaged(schema, format!("file path `{}`: {cause}", add.path)))?;
-    let reader = ObjectReader { store: store.clone(), path, size: add.size.max(0) as u64, received: None };
+    let reader = ObjectReader::new(store.clone(), path, add.size.max(0) as u64);
     let options = ArrowReaderOptions::new().with_offset_index_policy(pages);
     let builder = ParquetRecordBatchStreamBuilder::new_with_options(reader, options).await;
     builder.map_err(|cause| parquet_error(schema, add, cause))

@@ -287,7 +287,11 @@ impl Ledger {
     }
 
     /// What is to be told. Written before the position entry that has what it tells of.
-    pub fn outbox(&mut self) -> &mut Outbox {
+    pub fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    pub fn outbox_mut(&mut self) -> &mut Outbox {
         &mut self.outbox
     }
 

@@ -91,6 +91,11 @@ impl Outbox {
         Ok(Self { series, latest })
     }
 
+    /// The number of the newest entry that this one knows of.
+    pub fn newest(&self) -> Option<u64> {
+        self.latest
+    }
+
     /// Enters it behind the others; only the holder of the source's lease may.
     pub async fn append(&mut self, entry: &OutboxEntry) -> Result<(), Error> {
         self.series.append(&mut self.latest, serde_json::to_string_pretty(entry)).await?;

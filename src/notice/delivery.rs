@@ -40,7 +40,7 @@ const TOLD_EVERY: Duration = Duration::from_secs(600);
 /// How patient deliveries are.
 #[derive(Clone, Copy, Debug)]
 pub struct Pauses {
-    /// Between looks at the outbox when nobody says that there is something new.
+    /// Between looks at the outbox when nobody says that there is something new. Each is a request to the store.
     pub poll: Duration,
     /// Shortest and longest pause when nothing gets through.
     pub away: (Duration, Duration),
@@ -51,7 +51,7 @@ pub struct Pauses {
 impl Default for Pauses {
     fn default() -> Self {
         let seconds = Duration::from_secs;
-        Self { poll: seconds(5), away: (seconds(1), seconds(300)), refused: (seconds(5), seconds(3600)) }
+        Self { poll: seconds(60), away: (seconds(1), seconds(300)), refused: (seconds(5), seconds(3600)) }
     }
 }
 
@@ -84,7 +84,8 @@ pub struct Deliveries {
     /// Ended last: it only tidies up.
     tidying: JoinSet<()>,
     ending: CancellationToken,
-    news: watch::Sender<()>,
+    /// The newest entry of the outbox.
+    news: watch::Sender<Option<u64>>,
     lost_any: bool,
 }
 
@@ -96,7 +97,7 @@ impl Deliveries {
         let outbox = Outbox::open(store.clone()).await?;
         let numbers = outbox.numbers().await?;
         let ending = CancellationToken::new();
-        let news = watch::Sender::new(());
+        let news = watch::Sender::new(numbers.last().copied());
         let mut tasks = JoinSet::new();
         let mut passed: Vec<Arc<AtomicU64>> = Vec::new();
 
@@ -147,9 +148,9 @@ impl Deliveries {
         self.lost_any
     }
 
-    /// Something was entered into the outbox.
-    pub fn wake(&self) {
-        self.news.send_replace(());
+    /// The newest entry of the outbox is this one.
+    pub fn wake(&self, newest: Option<u64>) {
+        self.news.send_if_modified(|known| std::mem::replace(known, newest) != newest);
     }
 
     /// Delivers what is there, as far as it gets in this time, and ends. What is left is delivered by the next run.
@@ -253,7 +254,7 @@ enum Stop {
 }
 
 impl Worker {
-    async fn run(mut self, ending: CancellationToken, mut news: watch::Receiver<()>) {
+    async fn run(mut self, ending: CancellationToken, mut news: watch::Receiver<Option<u64>>) {
         let mut resumed = false;
         loop {
             news.mark_unchanged();

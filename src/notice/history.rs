@@ -132,7 +132,7 @@ impl Feed {
         }
     }
 
-    pub async fn run(mut self, ending: CancellationToken, mut news: watch::Receiver<()>) {
+    pub async fn run(mut self, ending: CancellationToken, mut news: watch::Receiver<Option<u64>>) {
         loop {
             news.mark_unchanged();
             match self.pass().await {

@@ -142,7 +142,7 @@ impl Committer {
         self.entry.fresh_until = batch.fresh_until.or(self.entry.fresh_until);
         self.entry.written_at = Utc::now();
         for event in &events {
-            self.ledger.outbox().append(event).await?;
+            self.ledger.outbox_mut().append(event).await?;
         }
         if self.begin_anew.is_some() {
             lake::reached("reload.told").await;
@@ -373,7 +373,7 @@ impl Committer {
     /// Waits for the tables' background work, and tells what was kept to be told later.
     pub async fn finish(&mut self) {
         for event in self.values.take_due(&self.source, self.entry.streamed(), true) {
-            if let Err(error) = self.ledger.outbox().append(&event).await {
+            if let Err(error) = self.ledger.outbox_mut().append(&event).await {
                 tracing::warn!(source = self.source, %error, "an event could not be written");
             }
         }

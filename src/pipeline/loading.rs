@@ -129,7 +129,7 @@ impl Committer {
         let (version, rows) = (table.version(), table.live_rows());
         tracing::info!(source = self.source, table = %name, version, rows, position, "the table is whole");
         if told {
-            self.ledger.outbox().append(&telling::loaded(&self.source, &table, resynced)).await?;
+            self.ledger.outbox_mut().append(&telling::loaded(&self.source, &table, resynced)).await?;
         }
         self.tables.insert(name.clone(), table);
         self.entry.tables.insert(name.to_string(), TableState::Streaming);
@@ -156,7 +156,7 @@ impl Committer {
         let trouble = trouble.named(&self.source, &name.to_string());
         let position = self.entry.streamed().to_owned();
         let event = telling::stopped(&self.source, &name.to_string(), &position, &trouble);
-        self.ledger.outbox().append(&event).await?;
+        self.ledger.outbox_mut().append(&event).await?;
         self.stop(name, trouble, position);
         self.failed.push(name.clone());
         self.write_entry().await?;

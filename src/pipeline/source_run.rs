@@ -219,6 +219,13 @@ impl<S: Source> SourceRun<S> {
         Ok(())
     }
 
+    /// Something may have been entered into the outbox.
+    fn wake_deliveries(&self, outbox: &Outbox) {
+        if let Some(deliveries) = &*locked(&self.deliveries) {
+            deliveries.wake(outbox.newest());
+        }
+    }
+
     /// One attempt; that it fails is often why the source is behind.
     async fn watched_attempt(&self) -> Result<Ended, Error> {
         let result = match self.tell_people().await {
@@ -245,6 +252,7 @@ impl<S: Source> SourceRun<S> {
         if appended.is_err() {
             locked(&self.lag).forget_told();
         }
+        self.wake_deliveries(outbox);
         Ok(appended?)
     }
 
@@ -296,6 +304,7 @@ impl<S: Source> SourceRun<S> {
     /// Streams and commits until stopped or, with a target, until the target is in the lake.
     async fn stream(&self, prepared: Prepared, target: Option<Position>) -> Result<Ended, Error> {
         let Prepared { from, committer, starts, undecided, following, known_verdicts, again_at } = prepared;
+        self.wake_deliveries(committer.ledger.outbox());
         let loader = self.loader(&from, &committer)?;
         let repairer = self.repairer(&committer).await?;
         let (durable, durable_seen) = watch::channel(from.clone());
@@ -380,9 +389,7 @@ impl<S: Source> SourceRun<S> {
 
     fn report(&self, committer: &Committer) {
         locked(&self.lag).note(committer.entry.fresh_until, &committer.entry.position);
-        if let Some(deliveries) = &*locked(&self.deliveries) {
-            deliveries.wake();
-        }
+        self.wake_deliveries(committer.ledger.outbox());
         let mut summary = locked(&self.progress);
         summary.position = Some(committer.entry.streamed().to_owned());
         summary.rows = committer.rows;

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::support::Scratch;
 use crate::support::columns::*;
+use crate::support::delta_log;
 use crate::support::oracle::{Reader, Readers};
 
 /// Partitioned by `p`, if asked for.
@@ -119,12 +120,7 @@ async fn goes_on(partitioned: bool) {
     let Some(mut world) = World::new(partitioned) else { return };
     let main = world.main().await;
     let metadata_id = |world: &World, version: u64| {
-        let entry = std::fs::read_to_string(world.folder().join(format!("_delta_log/{version:020}.json")));
-        let entry = entry.expect("an entry");
-        entry.lines().find(|line| line.contains("metaData")).map(|line| {
-            let action: Value = serde_json::from_str(line).expect("JSON");
-            action["metaData"]["id"].clone()
-        })
+        delta_log::actions(&world.folder(), version, "metaData").first().map(|metadata| metadata["id"].clone())
     };
     let old = world.seen(None);
     let id = Uuid::from_u128(7);
@@ -185,7 +181,7 @@ async fn goes_on(partitioned: bool) {
     let hidden = world.hidden(next, "next").await;
     let main = world.open().await;
     let (version, schemas) = (main.version(), main.schema_version());
-    let foreign = world.folder().join(format!("_delta_log/{:020}.json", version + 1));
+    let foreign = delta_log::entry_path(&world.folder(), version + 1);
     std::fs::write(foreign, "{\"commitInfo\":{\"timestamp\":1,\"operation\":\"OPTIMIZE\"}}\n").expect("written");
     let mut table = Table::swap(Some(main), hidden, "pg:0/A").await.expect("swapped");
     assert_eq!((table.version(), table.loaded(), table.schema_version()), (version + 2, Some(next), schemas + 1));

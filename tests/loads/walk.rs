@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::database::{Database, IDS};
 use crate::support::Scratch;
 use crate::support::columns::shown_names;
+use crate::support::delta_log;
 use crate::support::oracle::Reader;
 
 const CHUNKS: usize = 8;
@@ -193,7 +194,7 @@ impl Walk {
     /// Another engine's commit that changes nothing.
     fn foreign(&mut self) {
         let folder = self.url.to_file_path().expect("local");
-        let entry = folder.join(format!("_delta_log/{:020}.json", self.table.version() + 1));
+        let entry = delta_log::entry_path(&folder, self.table.version() + 1);
         if !entry.exists() {
             std::fs::write(entry, "{\"commitInfo\":{\"timestamp\":1,\"operation\":\"OPTIMIZE\"}}\n").expect("written");
             self.seen.foreign += 1;

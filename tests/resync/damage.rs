@@ -6,22 +6,19 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::support::delta_log;
 use crate::support::source::Kind;
 use crate::{Case, assert_code, on_each, text};
 
 /// Live files of a table, as its log adds them.
 fn live_files(table: &Path) -> BTreeMap<String, Value> {
     let mut files = BTreeMap::new();
-    for entry in 0.. {
-        let Ok(text) = fs::read_to_string(table.join(format!("_delta_log/{entry:020}.json"))) else { break };
-        for line in text.lines() {
-            let action: Value = serde_json::from_str(line).expect("JSON");
-            if let Some(remove) = action.get("remove") {
-                files.remove(remove["path"].as_str().expect("a path"));
-            }
-            if let Some(add) = action.get("add") {
-                files.insert(add["path"].as_str().expect("a path").to_owned(), add.clone());
-            }
+    for action in delta_log::entries(table).into_iter().flatten() {
+        if let Some(remove) = action.get("remove") {
+            files.remove(remove["path"].as_str().expect("a path"));
+        }
+        if let Some(add) = action.get("add") {
+            files.insert(add["path"].as_str().expect("a path").to_owned(), add.clone());
         }
     }
     files
@@ -29,11 +26,10 @@ fn live_files(table: &Path) -> BTreeMap<String, Value> {
 
 /// Another engine's commit.
 fn commit(table: &Path, actions: &[Value]) {
-    let next =
-        (0_u64..).find(|version| !table.join(format!("_delta_log/{version:020}.json")).exists()).expect("a number");
+    let next = delta_log::entries(table).len() as u64;
     let info = json!({"commitInfo": {"operation": "WRITE", "timestamp": 1_700_000_000_000_i64}});
     let lines: Vec<String> = [&[info], actions].concat().iter().map(Value::to_string).collect();
-    fs::write(table.join(format!("_delta_log/{next:020}.json")), lines.join("\n") + "\n").expect("writable");
+    fs::write(delta_log::entry_path(table, next), lines.join("\n") + "\n").expect("writable");
 }
 
 fn remove(add: &Value) -> Value {

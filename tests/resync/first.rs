@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::daemon::Daemon;
+use crate::support::delta_log;
 use crate::support::oracle::Reader;
 use crate::support::source::Kind;
 use crate::writers::Writers;
@@ -28,13 +29,7 @@ const MANY_CHUNKS_MAX: Duration = Duration::from_secs(1800);
 
 /// lakeward's notes in a table's log, by version.
 fn notes(table: &Path) -> Vec<Value> {
-    let mut notes = Vec::new();
-    while let Ok(text) = fs::read_to_string(table.join(format!("_delta_log/{:020}.json", notes.len()))) {
-        let actions: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-        let info = actions.iter().find_map(|action| action.get("commitInfo")).expect("a commitInfo");
-        notes.push(info["lakeward"].clone());
-    }
-    notes
+    delta_log::entries(table).iter().map(|actions| delta_log::commit_info(actions)["lakeward"].clone()).collect()
 }
 
 /// How many events of this kind about a table are in the outbox.

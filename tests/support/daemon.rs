@@ -7,6 +7,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+/// The program under test: what cargo built with the tests, or another build of it (`make soak` has the release build).
+fn program() -> String {
+    std::env::var("LAKEWARD_TEST_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_lakeward").to_owned())
+}
+
 /// A configuration on disk and the processes started from it.
 pub struct Lakeward {
     folder: PathBuf,
@@ -21,7 +26,7 @@ impl Lakeward {
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lakeward"));
+        let mut command = Command::new(program());
         command.args(arguments).arg("--config").arg(self.folder.join("config.toml"));
         // What it keeps in the user's cache goes with the test.
         command.env_remove("CACHE_DIRECTORY").env("XDG_CACHE_HOME", self.folder.join("cache"));

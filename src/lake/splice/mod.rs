@@ -205,19 +205,16 @@ impl File<'_> {
             .map_err(|cause| damaged(self.before, format!("file path `{}`: {cause}", self.add.path)))
     }
 
+    fn size(&self) -> u64 {
+        self.add.size.max(0) as u64
+    }
+
     fn reader(&self) -> Result<ObjectReader, Error> {
-        Ok(ObjectReader {
-            store: self.splicer.store.clone(),
-            path: self.path()?,
-            size: self.add.size.max(0) as u64,
-            received: Some(self.received.clone()),
-        })
+        Ok(ObjectReader::new(self.splicer.store.clone(), self.path()?, self.size()).counting(self.received.clone()))
     }
 
     async fn footer(&self) -> Result<Footer, Error> {
-        let mut reader = self.reader()?;
-        let size = reader.size;
-        Footer::read(&mut reader, size).await.map_err(|cause| self.parquet(cause))
+        Footer::read(&mut self.reader()?, self.size()).await.map_err(|cause| self.parquet(cause))
     }
 
     /// A copy of the old bytes, then new columns, then the new footer.

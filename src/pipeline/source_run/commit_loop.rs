@@ -16,6 +16,7 @@ use super::super::loading::Outcome;
 use super::super::telling::Trouble;
 use super::super::upkeep::Upkeep;
 use super::{Ended, SourceRun, locked, parse_position};
+use crate::lake::Committed;
 use crate::ledger::Decided;
 use crate::schema::TableName;
 use crate::snapshot::{Loader, Repairer};
@@ -38,6 +39,10 @@ const LOAD_COMMIT_EVERY: Duration = Duration::from_millis(300);
 
 /// How often the ledger is written to say how far loads are.
 const LOAD_TOLD_EVERY: Duration = Duration::from_secs(5);
+
+/// While the source is caught up with, a batch is committed when it has this part of what it may have and nothing else is being
+/// committed: the log is read on meanwhile, and the next batch is as large as that takes.
+const CATCH_UP_BATCHES: f64 = 4.0;
 
 /// What the committer was sent for, and came back with.
 pub(super) enum Work {
@@ -207,7 +212,7 @@ impl<S: Source> Loop<'_, S> {
             && let Some(committer) = &mut self.committer
         {
             self.lag_seen = now;
-            self.run.tell_lag(committer.ledger.outbox()).await?;
+            self.run.tell_lag(committer.ledger.outbox_mut()).await?;
         }
         Ok(())
     }
@@ -249,9 +254,22 @@ impl<S: Source> Loop<'_, S> {
     }
 
     fn is_full(&self) -> bool {
-        let complete = self.gatherer.complete();
-        let rows_max = complete.rows >= self.run.commit.rows_max;
-        rows_max || complete.spilled || self.gatherer.bytes() >= self.run.batch_bytes_max()
+        self.gatherer.complete().spilled || self.holds(1.0)
+    }
+
+    /// Whether the batch has this share of what it may have.
+    fn holds(&self, share: f64) -> bool {
+        let of = |most: u64| (most as f64 * share) as u64;
+        self.gatherer.complete().rows >= of(self.run.commit.rows_max)
+            || self.gatherer.bytes() >= of(self.run.batch_bytes_max())
+    }
+
+    /// What comes was committed at the source a while ago.
+    fn catches_up(&self) -> bool {
+        let behind = |committed: Committed| {
+            (Utc::now() - committed.last).to_std().is_ok_and(|behind| behind > self.run.commit.interval * 2)
+        };
+        self.target.is_some() || self.gatherer.complete().committed.is_some_and(behind)
     }
 
     fn is_due(&self) -> bool {
@@ -265,7 +283,8 @@ impl<S: Source> Loop<'_, S> {
                 || self.repairer.waits_for(position, &self.reached)
                 || self.completes_target(position));
         if !complete.is_empty() {
-            return ending || awaited || self.is_full() || age >= self.run.commit.interval;
+            let worth = self.catches_up() && self.holds(1.0 / CATCH_UP_BATCHES);
+            return ending || awaited || worth || self.is_full() || age >= self.run.commit.interval;
         }
         let moved = *position != self.reached;
         let still = self.last_ledger.elapsed();

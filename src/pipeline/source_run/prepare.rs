@@ -232,7 +232,7 @@ impl<S: Source> SourceRun<S> {
         entry.written_at = Utc::now();
         let leftovers = ledger.prepared().leftovers(&entry.prepared).await?;
         for event in &events {
-            ledger.outbox().append(event).await?;
+            ledger.outbox_mut().append(event).await?;
         }
         ledger.append(&entry).await?;
         ledger.prepared().forget(&leftovers).await;
@@ -428,7 +428,7 @@ impl<S: Source> SourceRun<S> {
         }
         self.begin_again(entry, found);
         for event in telling::newly_stopped(&self.name, &found.states, &entry.tables) {
-            ledger.outbox().append(&event).await?;
+            ledger.outbox_mut().append(&event).await?;
         }
         entry.tables.extend(found.states.clone());
         entry.written_at = Utc::now();
