@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use lakeward::config::WriteMode;
 use lakeward::lake::{
     ChunkWriter, Compacted, Compaction, CompactionMerged, CompactionTerms, Eagerness, FirstLoad, Lake, LoadNote, Place,
     Spill, Table, TableChange, TableLog, VacuumTerms, Vacuumed, vacuum,
@@ -18,6 +19,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use support::Scratch;
 use support::columns::*;
+use support::delta;
 use support::oracle::{Reader, Readers, S3};
 use support::parts::in_parts;
 use tokio_util::sync::CancellationToken;
@@ -41,9 +43,14 @@ struct World {
 impl World {
     /// `None` without the reader.
     async fn new(schema: TableSchema) -> Option<Self> {
+        Self::written(schema, WriteMode::MergeOnRead).await
+    }
+
+    /// The same in a mode.
+    async fn written(schema: TableSchema, mode: WriteMode) -> Option<Self> {
         let scratch = Scratch::new("compaction");
         let lake = Lake::new(&Url::from_directory_path(scratch.path()).expect("absolute"), &BTreeMap::new());
-        Self::at(scratch, lake, Reader::start(None)?, schema).await
+        Self::at(scratch, lake.with_write_terms(delta::terms(mode)), Reader::start(None)?, schema).await
     }
 
     /// In an object store; `None` without one.
@@ -505,11 +512,11 @@ fn names_of(world: &World) -> Vec<String> {
     shown_names(world.table.shape())
 }
 
-async fn walk(seed: u64, partitioned: bool, spilled: bool) -> Side {
+async fn walk(seed: u64, partitioned: bool, spilled: bool, mode: WriteMode) -> Side {
     let mut side = Side::default();
     let mut layout = schema(&COLUMNS, RowIdentity::Key);
     layout.partition_by = if partitioned { vec![1] } else { vec![] };
-    let Some(mut world) = World::new(layout).await else { return side };
+    let Some(mut world) = World::written(layout, mode).await else { return side };
     let spill = spilled.then(|| Spill::new(world.scratch.path().join("spill"), 1 << 30, 8 << 10));
     let mut random = StdRng::seed_from_u64(seed);
     let mut model: BTreeMap<i64, ModelRow> = BTreeMap::new();
@@ -542,6 +549,9 @@ async fn walk(seed: u64, partitioned: bool, spilled: bool) -> Side {
         changes.extend(in_parts(&mut random, spill.as_ref(), rows(&shape.lake, &log)));
         world.table.apply(&changes, "pg:0/2").await.unwrap_or_else(|error| panic!("{told}: {error}"));
         assert_eq!(world.table.live_rows(), model.len() as u64, "{told}");
+        if mode == WriteMode::CopyOnWrite {
+            delta::assert_plain(&world.folder(), &told);
+        }
         if batch % 4 == 0 {
             let names = names_of(&world);
             let wanted: Vec<Vec<Value>> =
@@ -555,10 +565,10 @@ async fn walk(seed: u64, partitioned: bool, spilled: bool) -> Side {
 }
 
 /// Rows told apart by all their columns, of which many are equal.
-async fn walk_without_a_key(seed: u64, spilled: bool) -> Side {
+async fn walk_without_a_key(seed: u64, spilled: bool, mode: WriteMode) -> Side {
     let mut side = Side::default();
     let columns = [("a", LakeType::Integer), ("b", LakeType::Integer)];
-    let Some(mut world) = World::new(schema(&columns, RowIdentity::WholeRow)).await else { return side };
+    let Some(mut world) = World::written(schema(&columns, RowIdentity::WholeRow), mode).await else { return side };
     let spill = spilled.then(|| Spill::new(world.scratch.path().join("spill"), 1 << 30, 8 << 10));
     let mut random = StdRng::seed_from_u64(seed);
     let mut model: Vec<(i64, i64)> = Vec::new();
@@ -581,6 +591,9 @@ async fn walk_without_a_key(seed: u64, spilled: bool) -> Side {
         let changes = in_parts(&mut random, spill.as_ref(), rows(world.table.schema(), &log));
         world.table.apply(&changes, "pg:0/2").await.unwrap_or_else(|error| panic!("{told}: {error}"));
         assert_eq!(world.table.live_rows(), model.len() as u64, "{told}");
+        if mode == WriteMode::CopyOnWrite {
+            delta::assert_plain(&world.folder(), &told);
+        }
         if batch % 4 == 0 {
             let mut wanted = model.clone();
             wanted.sort_unstable();
@@ -603,7 +616,7 @@ fn check(sides: &[Side]) {
 async fn random_compactions_leave_the_table_equal_to_a_model() {
     let mut sides = Vec::new();
     for seed in 1..=10 {
-        sides.push(walk(seed, false, false).await);
+        sides.push(walk(seed, false, false, WriteMode::MergeOnRead).await);
     }
     check(&sides);
 }
@@ -612,7 +625,7 @@ async fn random_compactions_leave_the_table_equal_to_a_model() {
 async fn random_compactions_leave_a_partitioned_table_equal_to_a_model() {
     let mut sides = Vec::new();
     for seed in 21..=26 {
-        sides.push(walk(seed, true, seed % 2 == 0).await);
+        sides.push(walk(seed, true, seed % 2 == 0, WriteMode::MergeOnRead).await);
     }
     check(&sides);
 }
@@ -622,7 +635,7 @@ async fn random_compactions_leave_a_partitioned_table_equal_to_a_model() {
 async fn random_compactions_between_batches_on_disk_leave_the_table_equal_to_a_model() {
     let mut sides = Vec::new();
     for seed in 31..=34 {
-        sides.push(walk(seed, false, true).await);
+        sides.push(walk(seed, false, true, WriteMode::MergeOnRead).await);
     }
     check(&sides);
 }
@@ -632,7 +645,25 @@ async fn random_compactions_between_batches_on_disk_leave_the_table_equal_to_a_m
 async fn random_compactions_leave_a_table_without_a_key_equal_to_a_model() {
     let mut sides = Vec::new();
     for seed in 41..=48 {
-        sides.push(walk_without_a_key(seed, seed % 2 == 0).await);
+        sides.push(walk_without_a_key(seed, seed % 2 == 0, WriteMode::MergeOnRead).await);
+    }
+    check(&sides);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_compactions_leave_a_table_equal_to_a_model_that_is_written_anew() {
+    let mut sides = Vec::new();
+    for seed in 51..=60 {
+        sides.push(walk(seed, seed > 56, seed % 2 == 0, WriteMode::CopyOnWrite).await);
+    }
+    check(&sides);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_compactions_leave_a_multiset_equal_to_a_model_that_is_written_anew() {
+    let mut sides = Vec::new();
+    for seed in 61..=68 {
+        sides.push(walk_without_a_key(seed, seed % 2 == 0, WriteMode::CopyOnWrite).await);
     }
     check(&sides);
 }

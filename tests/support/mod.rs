@@ -6,6 +6,7 @@
 
 pub mod columns;
 pub mod daemon;
+pub mod delta;
 pub mod load;
 pub mod oracle;
 pub mod parts;

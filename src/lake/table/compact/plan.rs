@@ -3,7 +3,7 @@
 //! Small files are merged by tiers: as soon as there are [`FAN`] of about one size, they and all smaller ones become one. So
 //! a row is written anew once a tier, about as often as the logarithm of the sizes between its first file and a full one,
 //! and not with every few commits. Files of half the target size and more are left alone, unless many of their rows are
-//! dead.
+//! dead, or they have deletion vectors that readers of the table are not to need.
 
 use std::collections::BTreeMap;
 
@@ -11,6 +11,7 @@ use deltalake::kernel::Add;
 
 use super::super::super::data_file::{self, DataFile};
 use super::super::super::locator::FileId;
+use crate::config::WriteMode;
 
 /// Files of a tier that are merged.
 const FAN: usize = 8;
@@ -67,17 +68,20 @@ pub(super) struct Candidate<'a> {
     pub add: &'a Add,
     pub rows: u64,
     pub dead: u64,
+    /// It has a deletion vector, and the table is to have none.
+    pub unwanted: bool,
 }
 
 impl<'a> Candidate<'a> {
-    pub fn of(id: FileId, file: &'a DataFile) -> Self {
-        Self { id, add: &file.add, rows: file.rows, dead: file.deleted.len() }
+    pub fn of(id: FileId, file: &'a DataFile, mode: WriteMode) -> Self {
+        Self { id, add: &file.add, rows: file.rows, dead: file.deleted.len(), unwanted: is_unwanted(&file.add, mode) }
     }
 
     /// Of a file of which nothing but the log has been read.
-    pub fn of_log(id: FileId, add: &'a Add) -> Option<Self> {
+    pub fn of_log(id: FileId, add: &'a Add, mode: WriteMode) -> Option<Self> {
         let rows = data_file::record_count(add)?;
-        Some(Self { id, add, rows, dead: rows.saturating_sub(data_file::live_rows_told(add)) })
+        let dead = rows.saturating_sub(data_file::live_rows_told(add));
+        Some(Self { id, add, rows, dead, unwanted: is_unwanted(add, mode) })
     }
 
     fn bytes(&self) -> u64 {
@@ -159,6 +163,15 @@ pub(super) fn one_job(groups: Vec<CompactionGroup>, terms: &CompactionTerms) -> 
     job
 }
 
+fn is_unwanted(add: &Add, mode: WriteMode) -> bool {
+    mode == WriteMode::CopyOnWrite && add.deletion_vector.is_some()
+}
+
+/// Whether the file is worth writing anew alone.
+fn is_due(file: &Candidate<'_>, terms: &CompactionTerms) -> bool {
+    file.unwanted || is_dead_heavy(file, terms)
+}
+
 fn is_dead_heavy(file: &Candidate<'_>, terms: &CompactionTerms) -> bool {
     match terms.eagerness {
         Eagerness::Routine => file.dead_share() > DEAD_SHARE && file.weight(terms) >= DEAD_MATTERS,
@@ -183,7 +196,7 @@ fn choose<'f, 'a>(files: &[&'f Candidate<'a>], terms: &CompactionTerms) -> Vec<&
     };
     let merged = |tier: Option<u32>| tier.is_some_and(|tier| merged_up_to.is_some_and(|up_to| tier <= up_to));
     let chosen = files.iter().zip(&tiers);
-    let chosen = chosen.filter(|(file, tier)| merged(**tier) || is_dead_heavy(file, terms));
+    let chosen = chosen.filter(|(file, tier)| merged(**tier) || is_due(file, terms));
     let mut chosen: Vec<&'f Candidate<'a>> = chosen.map(|(file, _)| *file).collect();
     chosen.sort_unstable_by_key(|file| file.id);
     chosen
@@ -206,7 +219,7 @@ fn split<'f, 'a>(chosen: Vec<&'f Candidate<'a>>, terms: &CompactionTerms) -> Vec
         }
     }
     // A file alone is written anew for its dead rows only.
-    groups.retain(|group| group.len() > 1 || group.iter().all(|file| is_dead_heavy(file, terms)));
+    groups.retain(|group| group.len() > 1 || group.iter().all(|file| is_due(file, terms)));
     groups
 }
 
