@@ -424,8 +424,11 @@ async fn a_log_without_its_beginning_is_read_as_far_as_it_reaches() {
             world.table.apply(&[TableChange::Evolve(evolution)], "pg:0/2").await.expect("applied");
         }
         world.change(&[(Op::Insert, row(id, 0))]).await;
+        if world.table.version() == 50 {
+            // The checkpoint is of this version, and not of a later one that is the newest when it is written.
+            world.table.finish().await;
+        }
     }
-    world.table.finish().await;
     let log = |world: &World| {
         let (lake, name) = (world.lake.clone(), world.table.name().clone());
         async move { TableLog::open(&lake, "booking", &name).await.expect("readable").expect("a table") }
@@ -508,6 +511,12 @@ impl Side {
     }
 }
 
+/// How much happens between two batches. Where files are written anew, a batch touches nearly all of so small a table, and what is not
+/// merged before it is given up.
+fn acts(mode: WriteMode) -> usize {
+    if mode == WriteMode::CopyOnWrite { 16 } else { 4 }
+}
+
 fn names_of(world: &World) -> Vec<String> {
     shown_names(world.table.shape())
 }
@@ -523,7 +532,7 @@ async fn walk(seed: u64, partitioned: bool, spilled: bool, mode: WriteMode) -> S
     let mut next = 0;
     for batch in 1..=48 {
         let told = format!("seed {seed}, batch {batch}");
-        for _ in 0..random.random_range(0..4) {
+        for _ in 0..random.random_range(0..acts(mode)) {
             side.act(&mut random, &mut world, &told).await;
         }
         let mut shape = Shape::clone(world.table.shape());
@@ -574,7 +583,7 @@ async fn walk_without_a_key(seed: u64, spilled: bool, mode: WriteMode) -> Side {
     let mut model: Vec<(i64, i64)> = Vec::new();
     for batch in 1..=48 {
         let told = format!("seed {seed}, batch {batch}");
-        for _ in 0..random.random_range(0..4) {
+        for _ in 0..random.random_range(0..acts(mode)) {
             side.act(&mut random, &mut world, &told).await;
         }
         let mut log = Vec::new();
