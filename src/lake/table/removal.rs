@@ -28,6 +28,9 @@ use crate::schema::RowIdentity;
 /// Old rows that go, by file.
 pub(super) type Dying = BTreeMap<FileId, RoaringTreemap>;
 
+/// A file that has lost rows and has others, by its number.
+pub(super) type Shrunk = (FileId, DataFile);
+
 /// Of the memory for rows written anew, the share for their keys, and the bytes of each.
 const KEYS_SHARE: u64 = 4;
 
@@ -128,7 +131,7 @@ impl View<'_> {
     }
 
     /// Writes what is left of `files`: of each some rows are gone, as `deleted` has it, and others are not.
-    pub(super) async fn shrink(&self, files: Vec<(FileId, DataFile)>, memory_bytes: u64) -> Result<Left, Error> {
+    pub(super) async fn shrink(&self, files: Vec<Shrunk>, memory_bytes: u64) -> Result<Left, Error> {
         match self.terms.mode {
             WriteMode::MergeOnRead => {
                 let (files, vectors) = self.mark(files.into_iter().map(|(_, file)| file).collect()).await?;
@@ -157,8 +160,8 @@ impl View<'_> {
         }
     }
 
-    async fn write_anew(&self, files: &[(FileId, DataFile)], memory_bytes: u64) -> Result<Vec<WrittenFile>, Error> {
-        let mut partitions: BTreeMap<BTreeMap<&str, Option<&str>>, Vec<&(FileId, DataFile)>> = BTreeMap::new();
+    async fn write_anew(&self, files: &[Shrunk], memory_bytes: u64) -> Result<Vec<WrittenFile>, Error> {
+        let mut partitions: BTreeMap<BTreeMap<&str, Option<&str>>, Vec<&Shrunk>> = BTreeMap::new();
         for file in files {
             let values = file.1.add.partition_values.iter();
             let values = values.map(|(name, value)| (name.as_str(), value.as_deref())).collect();
@@ -200,7 +203,7 @@ struct Rewriting<'a> {
 
 impl Rewriting<'_> {
     /// Files that have the rows that are left of these, which are of one partition.
-    async fn write_partition(&self, files: &[&(FileId, DataFile)]) -> Result<Vec<WrittenFile>, Error> {
+    async fn write_partition(&self, files: &[&Shrunk]) -> Result<Vec<WrittenFile>, Error> {
         let view = self.view;
         let roll = Roll::to_size(view.terms.target_file_bytes, self.memory_bytes);
         let mut writer = TableWriter::new(view.schema.clone(), view.log_store.object_store(None), roll)?;
@@ -221,7 +224,7 @@ impl Rewriting<'_> {
         }
     }
 
-    async fn copy(&self, files: &[&(FileId, DataFile)], writer: &mut TableWriter) -> Result<(), Error> {
+    async fn copy(&self, files: &[&Shrunk], writer: &mut TableWriter) -> Result<(), Error> {
         let view = self.view;
         let store = view.log_store.object_store(None);
         for (_, file) in files {
@@ -244,7 +247,7 @@ impl Rewriting<'_> {
     }
 
     /// That every row is there, in one partition; and equal rows get the keys that they have.
-    async fn check(&self, files: &[&(FileId, DataFile)], written: &mut [WrittenFile]) -> Result<(), Error> {
+    async fn check(&self, files: &[&Shrunk], written: &mut [WrittenFile]) -> Result<(), Error> {
         let live: u64 = files.iter().map(|(_, file)| file.live_rows()).sum();
         let rows: u64 = written.iter().map(|file| file.rows).sum();
         if live != rows {
@@ -261,11 +264,7 @@ impl Rewriting<'_> {
 
     /// Puts the key of each row in the place of its content's hash. Which of equal rows is which only the index knows: it is
     /// asked for all of them, and those that lie in the old files are found in the new ones by their rank.
-    async fn tell_equal_rows_apart(
-        &self,
-        files: &[&(FileId, DataFile)],
-        written: &mut [WrittenFile],
-    ) -> Result<(), Error> {
+    async fn tell_equal_rows_apart(&self, files: &[&Shrunk], written: &mut [WrittenFile]) -> Result<(), Error> {
         let mut begins = BTreeMap::new();
         let mut rows = 0;
         for (id, file) in files {

@@ -245,7 +245,7 @@ mod tests {
         let candidates: Vec<Candidate<'_>> = (0..)
             .zip(&adds)
             .zip(files)
-            .map(|((id, add), &(_, rows, dead))| Candidate { id, add, rows, dead })
+            .map(|((id, add), &(_, rows, dead))| Candidate { id, add, rows, dead, unwanted: false })
             .collect();
         plan(&candidates, &terms(eagerness)).into_iter().map(|group| group.ids).collect()
     }
@@ -279,6 +279,17 @@ mod tests {
     }
 
     #[test]
+    fn a_vector_that_readers_are_not_to_need_is_a_reason_by_itself() {
+        let (full, small) = (add(TARGET, None), add(1000, None));
+        let plan = |unwanted| {
+            let candidate = |id, add| Candidate { id, add, rows: 100, dead: 1, unwanted };
+            let groups = plan(&[candidate(0, &full), candidate(1, &small)], &terms(Eagerness::Routine));
+            groups.into_iter().map(|group| group.ids).collect::<Vec<_>>()
+        };
+        assert_eq!((plan(true), plan(false)), (vec![vec![0, 1]], vec![]));
+    }
+
+    #[test]
     fn narrow_rows_fill_a_file_by_their_number() {
         assert!(planned(&[(1000, 4 << 20, 0); 20], Eagerness::Routine).is_empty());
     }
@@ -287,7 +298,7 @@ mod tests {
     fn partitions_stay_apart_and_jobs_are_bounded() {
         let adds: Vec<Add> = (0..16).map(|n| add(1000, Some(if n % 2 == 0 { "a" } else { "b" }))).collect();
         let candidates: Vec<Candidate<'_>> =
-            (0..).zip(&adds).map(|(id, add)| Candidate { id, add, rows: 10, dead: 1 }).collect();
+            (0..).zip(&adds).map(|(id, add)| Candidate { id, add, rows: 10, dead: 1, unwanted: false }).collect();
         let groups = plan(&candidates, &terms(Eagerness::Routine));
         assert_eq!(groups.len(), 2);
         assert_eq!(groups[0].partition["p"].as_deref(), Some("a"));
@@ -314,7 +325,7 @@ mod tests {
             files.push(COMMIT);
             let adds: Vec<Add> = files.iter().map(|bytes| add(*bytes, None)).collect();
             let candidates: Vec<Candidate<'_>> =
-                (0..).zip(&adds).map(|(id, add)| Candidate { id, add, rows: 10, dead: 0 }).collect();
+                (0..).zip(&adds).map(|(id, add)| Candidate { id, add, rows: 10, dead: 0, unwanted: false }).collect();
             for group in plan(&candidates, &terms(Eagerness::Routine)) {
                 let mut left = group.bytes;
                 written += left;
