@@ -359,16 +359,17 @@ impl Table {
         Ok(outcome)
     }
 
-    /// What the table's mode doesn't make good by itself.
+    /// Tells what the table's mode doesn't make good by itself.
     fn tell_mode(&self, adds: &[Add]) {
-        if self.terms.mode != WriteMode::CopyOnWrite || !protocol::asks_for_vectors(&self.protocol) {
+        let concerns = self.terms.mode == WriteMode::CopyOnWrite && self.place == Place::Open;
+        if !concerns || !protocol::asks_for_vectors(&self.protocol) {
             return;
         }
         let files = adds.iter().filter(|add| add.deletion_vector.is_some()).count();
-        tracing::warn!(table = %self.name(), files,
-            "it is written copy_on_write now, and {files} files that still have deletion vectors are written anew by and by; but \
-             its log goes on asking readers to know them, as that can't be taken back. For readers that don't: stop \
-             lakeward, move the folder {} away, and start it again, which loads the table anew", self.url);
+        tracing::warn!(table = %self.name(), files_with_deletion_vectors = files,
+            "it gets no deletion vectors any more (write_mode), and files that have some are written anew by and by; but its log \
+             goes on asking readers to know them, as that can't be taken back. For readers that don't: stop lakeward, move \
+             the folder {} away, and start it again, which loads the table anew", self.url);
     }
 
     /// The next version is another's: an error if that is a lakeward.

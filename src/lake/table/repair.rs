@@ -2,9 +2,10 @@
 //!
 //! A comparison has found them (`lakeward verify --repair`); they are read at the source again, and replace the table's unless
 //! the stream has said anything about their keys meanwhile. That is what a *watch* is for, which begins before the rows
-//! are read: a row of a file that is newer than the watch was written by the stream (or, copy-on-write, a row of a key that is
-//! noted), and a key that the stream deleted is noted. What neither concerns is as it was when the watch began, and so the source's row of then is the right one, by the
-//! argument of docs/decisions/011-loads-beside-the-stream.md.
+//! are read: a row of a file that is newer than the watch was written by the stream (copy-on-write, where files are new for
+//! other reasons too, the keys of what it writes are noted), and a key that the stream deleted is noted. What neither concerns
+//! is as it was when the watch began, and so the source's row of then is the right one, by the argument of
+//! docs/decisions/011-loads-beside-the-stream.md.
 //!
 //! A row that only the lake has is named by its place: while it lies there, no commit has touched its key since it was found.
 
@@ -39,8 +40,8 @@ enum Wrote {
 }
 
 impl Watch {
-    /// A batch is part of the table that wrote these files and left these keys without a row. Says whether the watch goes on: not
-    /// when it can't be known which rows were written.
+    /// A batch is part of the table that wrote these files and left these keys without a row. Says whether the watch goes on:
+    /// not when it can't be known which rows were written.
     pub fn settle(&mut self, gone: &[KeyHash], written: &[WrittenFile]) -> bool {
         self.gone.extend(gone);
         let Wrote::Keys(keys) = &mut self.wrote else { return true };
