@@ -179,7 +179,7 @@ impl World {
 
     /// The actions of a version, by kind.
     fn actions(&self, version: u64, kind: &str) -> Vec<Value> {
-        delta_log::actions(&self.folder(), version, kind)
+        delta_log::actions_at(&self.folder(), version, kind)
     }
 
     fn objects(&self) -> BTreeSet<String> {

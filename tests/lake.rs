@@ -5,6 +5,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use lakeward::config::WriteMode;
 use lakeward::lake::{FirstLoad, Lake, Spill, SpillFile, SpilledRows, Table, TableChange};
 use lakeward::schema::{
     Column, ColumnBuilder, ElementType, LakeType, Op, Policy, RowBuilder, RowIdentity, TableName, TableRows,
@@ -13,9 +14,10 @@ use lakeward::schema::{
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
-use support::Scratch;
+use support::delta_log::assert_plain;
 use support::oracle::Reader;
 use support::parts::in_parts;
+use support::{Scratch, terms};
 use url::Url;
 
 /// id → (status, note); the table is partitioned by status when asked for.
@@ -130,11 +132,17 @@ fn spill(scratch: &Scratch) -> Arc<Spill> {
     Spill::new(scratch.path().join("spill"), 1 << 30, 8 << 10)
 }
 
-async fn walk(seed: u64, partitioned: bool, spilled: bool) {
+/// A lake in a folder, whose tables are written in one mode.
+fn lake_in(scratch: &Scratch, mode: WriteMode) -> Lake {
+    let url = Url::from_directory_path(scratch.path()).expect("absolute");
+    Lake::new(&url, &BTreeMap::new()).with_write_terms(terms(mode))
+}
+
+async fn walk(seed: u64, partitioned: bool, spilled: bool, mode: WriteMode) {
     let Some(mut reader) = Reader::start(None) else { return };
     let scratch = Scratch::new("lake");
     let spill = spilled.then(|| spill(&scratch));
-    let lake = Lake::new(&Url::from_directory_path(scratch.path()).expect("absolute"), &BTreeMap::new());
+    let lake = lake_in(&scratch, mode);
     let schema = schema(partitioned);
     let url = lake.table_url("booking", &schema.name);
     let mut random = StdRng::seed_from_u64(seed);
@@ -168,6 +176,9 @@ async fn walk(seed: u64, partitioned: bool, spilled: bool) {
         }
         table.apply(&changes, &format!("pg:0/{batch:X}")).await.expect("applied");
         assert_eq!(table.live_rows(), model.len() as u64, "seed {seed}, batch {batch}");
+        if mode == WriteMode::CopyOnWrite {
+            assert_plain(&url.to_file_path().expect("local"), &format!("seed {seed}, batch {batch}"));
+        }
         if batch % 20 == 0 {
             assert_same(&mut reader, &url, &model);
             // A restart reads deletion vectors and keys back from the lake.
@@ -185,7 +196,22 @@ async fn walk(seed: u64, partitioned: bool, spilled: bool) {
 #[tokio::test(flavor = "multi_thread")]
 async fn random_batches_leave_the_table_equal_to_a_model() {
     for seed in 1..=3 {
-        walk(seed, false, false).await;
+        walk(seed, false, false, WriteMode::MergeOnRead).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_batches_leave_a_table_equal_to_a_model_that_is_written_anew() {
+    for seed in 31..=33 {
+        walk(seed, seed == 33, false, WriteMode::CopyOnWrite).await;
+    }
+}
+
+/// rows that are written anew are read back into the index where they are many.
+#[tokio::test(flavor = "multi_thread")]
+async fn random_batches_on_disk_leave_a_table_equal_to_a_model_that_is_written_anew() {
+    for seed in 34..=37 {
+        walk(seed, seed >= 36, true, WriteMode::CopyOnWrite).await;
     }
 }
 
@@ -193,7 +219,7 @@ async fn random_batches_leave_the_table_equal_to_a_model() {
 #[tokio::test(flavor = "multi_thread")]
 async fn random_batches_on_disk_leave_the_table_equal_to_a_model() {
     for seed in 1..=4 {
-        walk(seed, seed == 4, true).await;
+        walk(seed, seed == 4, true, WriteMode::MergeOnRead).await;
     }
 }
 
@@ -214,7 +240,7 @@ async fn a_full_disk_share_is_a_definite_error_that_names_both_keys() {
 #[tokio::test(flavor = "multi_thread")]
 async fn random_batches_leave_a_partitioned_table_equal_to_a_model() {
     for seed in 11..=12 {
-        walk(seed, true, false).await;
+        walk(seed, true, false, WriteMode::MergeOnRead).await;
     }
 }
 
@@ -432,11 +458,11 @@ fn assert_same_bag(reader: &mut Reader, url: &Url, model: &[Loose]) {
 }
 
 /// K-1: duplicates, NULLs, NaN, lists and shapes; a row taken away takes one of its equals.
-async fn walk_without_a_key(seed: u64, spilled: bool) {
+async fn walk_without_a_key(seed: u64, spilled: bool, mode: WriteMode) {
     let Some(mut reader) = Reader::start(None) else { return };
     let scratch = Scratch::new("bag");
     let spill = spilled.then(|| spill(&scratch));
-    let lake = Lake::new(&Url::from_directory_path(scratch.path()).expect("absolute"), &BTreeMap::new());
+    let lake = lake_in(&scratch, mode);
     let schema = loose_schema(RowIdentity::WholeRow);
     let url = lake.table_url("booking", &schema.name);
     let mut random = StdRng::seed_from_u64(seed);
@@ -474,6 +500,9 @@ async fn walk_without_a_key(seed: u64, spilled: bool) {
         }
         table.apply(&changes, &format!("pg:0/{batch:X}")).await.expect("applied");
         assert_eq!(table.live_rows(), model.len() as u64, "seed {seed}, batch {batch}");
+        if mode == WriteMode::CopyOnWrite {
+            assert_plain(&url.to_file_path().expect("local"), &format!("seed {seed}, batch {batch}"));
+        }
         if batch % 10 == 0 {
             assert_same_bag(&mut reader, &url, &model);
             table.finish().await;
@@ -486,14 +515,22 @@ async fn walk_without_a_key(seed: u64, spilled: bool) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_without_a_key_is_a_multiset_of_whole_rows() {
     for seed in 1..=3 {
-        walk_without_a_key(seed, false).await;
+        walk_without_a_key(seed, false, WriteMode::MergeOnRead).await;
+    }
+}
+
+/// Which of equal rows is which stays known, in whatever file they lie.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_without_a_key_is_a_multiset_that_is_written_anew() {
+    for seed in 31..=35 {
+        walk_without_a_key(seed, seed >= 33, WriteMode::CopyOnWrite).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_without_a_key_is_a_multiset_on_disk_too() {
     for seed in 4..=5 {
-        walk_without_a_key(seed, true).await;
+        walk_without_a_key(seed, true, WriteMode::MergeOnRead).await;
     }
 }
 

@@ -281,14 +281,20 @@ async fn a_table_without_a_key_is_compared(kind: Kind) {
             let mut turn = 0_u32;
             while !stop.is_cancelled() {
                 turn += 1;
-                // Equal rows of several writers; rows of one content that come and go, and go and come back.
+                // Equal rows of several writers, and own ones, whose updates never wait for each other; rows of one content that come and go, and go and come back.
                 session
-                    .run(&format!("INSERT INTO log VALUES (100, 'all', 2), ({}, 'own', {writer})", 1000 + turn))
+                    .run(&format!(
+                        "INSERT INTO log VALUES (100, 'all', 2), ({}, 'own {writer}', {writer})",
+                        1000 + turn
+                    ))
                     .await;
                 session.run(&format!("INSERT INTO log VALUES ({writer}, 'short', 3)")).await;
                 session.run(&format!("DELETE FROM log WHERE n = {writer} AND what = 'short'")).await;
                 session
-                    .run(&format!("UPDATE log SET price = price + 1 WHERE what = 'own' AND n = {}", 1000 + turn / 2))
+                    .run(&format!(
+                        "UPDATE log SET price = price + 1 WHERE what = 'own {writer}' AND n = {}",
+                        1000 + turn / 2
+                    ))
                     .await;
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }

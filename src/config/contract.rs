@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{ChangePolicies, DuringSnapshot};
+use super::{ChangePolicies, DuringSnapshot, WriteMode};
 
 /// What becomes of a column's values that its lake type cannot hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,6 +50,7 @@ pub struct Contract {
     pub value_policies: BTreeMap<String, ValuePolicy>,
     pub without_key: WithoutKey,
     pub during_snapshot: Option<DuringSnapshot>,
+    pub write_mode: Option<WriteMode>,
     /// What its files come to when they are compacted.
     pub target_file_bytes: Option<u64>,
     /// For how long its versions stay readable.

@@ -14,6 +14,7 @@ use super::read_notice::{read_channels, read_notices};
 use super::read_source::read_source;
 use super::reader::{Findings, Found, Source, TableReader};
 use super::snapshot::read_snapshot;
+use super::write_mode::read_write_mode;
 use super::{Commit, Config, ConfigError, Contracts, DatabaseKind, Lake, Memory, SourceConfig};
 
 /// An environment variable by name; injected so that tests need not change the process.
@@ -140,8 +141,9 @@ fn read_lake(root: &TableReader, folder: &Path) -> Option<Lake> {
     });
     let storage = lake.table("storage").map(|storage| read_storage(&storage)).unwrap_or_default();
     let column_splice = lake.flag("column_splice").unwrap_or(true);
+    let write_mode = read_write_mode(&lake).unwrap_or_default();
     lake.finish();
-    Some(Lake { url: url?, column_splice, storage })
+    Some(Lake { url: url?, column_splice, write_mode, storage })
 }
 
 /// Options are the object store's own and not ours to judge; only their form is.

@@ -22,6 +22,7 @@ mod snapshot;
 mod tests;
 #[cfg(feature = "daemon")]
 mod watch;
+mod write_mode;
 
 pub use change_policy::{ChangeKind, ChangePolicies, ChangePolicy};
 pub use contract::{Contract, Contracts, ValuePolicy, WithoutKey};
@@ -40,6 +41,7 @@ pub use selection::TableSelection;
 pub use snapshot::{DuringSnapshot, Snapshot};
 #[cfg(feature = "daemon")]
 pub use watch::Watch;
+pub use write_mode::{AllWriteTerms, WriteMode, WriteTerms};
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -80,6 +82,8 @@ pub struct Lake {
     pub url: Url,
     /// Schema changes splice columns into data files instead of writing every row anew.
     pub column_splice: bool,
+    /// For tables whose contracts say nothing.
+    pub write_mode: WriteMode,
     /// `[lake.storage]`: object-store options by name, as deltalake and object_store know them (`aws_region`, …).
     pub storage: BTreeMap<String, String>,
 }

@@ -9,6 +9,7 @@ use super::maintenance::{read_retention, read_target_file_size};
 use super::problem::nearest;
 use super::reader::{Findings, Source, TableReader};
 use super::snapshot::read_during_snapshot;
+use super::write_mode::read_write_mode;
 use super::{Contract, ValuePolicy, WithoutKey};
 
 const TABLE: &str = "database.table or schema.table";
@@ -113,6 +114,7 @@ fn read_contract(root: &TableReader, sources: &[&str]) -> Option<(Contract, Opti
             }
         });
     let during_snapshot = read_during_snapshot(root);
+    let write_mode = read_write_mode(root);
     let target_file_bytes = read_target_file_size(root);
     let retention = read_retention(root);
     let schema_changes = read_change_policies(root);
@@ -132,6 +134,7 @@ fn read_contract(root: &TableReader, sources: &[&str]) -> Option<(Contract, Opti
         value_policies,
         without_key,
         during_snapshot,
+        write_mode,
         target_file_bytes,
         retention,
         schema_changes,

@@ -81,6 +81,7 @@ fn every_key_is_read() {
             [lake]
             url = "s3://bucket/some/prefix/"
             column_splice = false
+            write_mode = "copy_on_write"
             [lake.storage]
             aws_region = "eu-west-1"
             aws_allow_http = true
@@ -139,6 +140,7 @@ fn every_key_is_read() {
             owners = ["coupons@example.org"]
             description = "Every coupon ever issued."
             during_snapshot = "partial"
+            write_mode = "merge_on_read"
             target_file_size = "1GiB"
             retention = "30d"
             "#,
@@ -189,6 +191,10 @@ fn every_key_is_read() {
     assert_eq!(config.maintenance, maintenance);
     assert_eq!(config.target_file_bytes("shop-eu", "public.points"), 64 << 20);
     assert_eq!(config.target_file_bytes("booking", "booking.coupons"), 1 << 30);
+    let terms = config.write_terms();
+    let read = |source, table| (terms.of(source, table).mode, terms.of(source, table).target_file_bytes);
+    assert_eq!(read("shop-eu", "public.points"), (WriteMode::CopyOnWrite, 64 << 20));
+    assert_eq!(read("booking", "booking.coupons"), (WriteMode::MergeOnRead, 1 << 30));
     assert_eq!(config.retention("shop-eu", "public.points").as_secs(), 36 * 3600);
     assert_eq!(config.retention("booking", "booking.coupons").as_secs(), 30 * 86_400);
     assert_eq!(config.during_snapshot("shop-eu", "public.points"), DuringSnapshot::Hidden);
@@ -332,7 +338,7 @@ fn problems_of_what_a_contract_says_about_values_have_file_line_and_key() {
     let contract = (
         "schemas/a.toml",
         "table = \"booking.coupons\"\ntinyint1 = \"boolean\"\nvalue_policy = \"epoch\"\nwithout_key = \"skip\"\n\
-         types = \"long\"\n[value_policies]\nday = \"nil\"\nnight = [1]\n",
+         write_mode = \"copy_on_wrote\"\ntypes = \"long\"\n[value_policies]\nday = \"nil\"\nnight = [1]\n",
     );
     let smallest = format!("{SMALLEST}[snapshot]\nduring_snapshot = \"hiden\"\n");
     let problems = Folder::new(&[("config.toml", &smallest), contract]).problems();
@@ -341,11 +347,13 @@ fn problems_of_what_a_contract_says_about_values_have_file_line_and_key() {
         "schemas/a.toml:2: tinyint1: is `boolean`; expected \"bool\" or \"byte\"".to_owned(),
         format!("schemas/a.toml:3: value_policy: is `epoch`; {policy}"),
         "schemas/a.toml:4: without_key: is `skip`; expected \"whole_row\" or \"append\"".to_owned(),
-        "schemas/a.toml:5: types: is a text; expected a table, `[types]`".to_owned(),
+        "schemas/a.toml:5: write_mode: unknown value `copy_on_wrote`; expected \"merge_on_read\" or \"copy_on_write\"; did you mean `copy_on_write`?"
+            .to_owned(),
+        "schemas/a.toml:6: types: is a text; expected a table, `[types]`".to_owned(),
         "snapshot.during_snapshot: unknown value `hiden`; expected \"partial\" or \"hidden\"; did you mean `hidden`?"
             .to_owned(),
-        format!("schemas/a.toml:7: value_policies.day: is something else; {policy}"),
-        format!("schemas/a.toml:8: value_policies.night: is something else; {policy}"),
+        format!("schemas/a.toml:8: value_policies.day: is something else; {policy}"),
+        format!("schemas/a.toml:9: value_policies.night: is something else; {policy}"),
     ];
     for line in &expected {
         assert!(problems.iter().any(|problem| problem.contains(line)), "{line}\nis not in {problems:#?}");

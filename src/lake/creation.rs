@@ -12,13 +12,15 @@ use uuid::Uuid;
 
 use super::commit::{self, CommitNote, Outcome, Stretch, app_id};
 use super::load_note::LoadNote;
-use super::{Error, delta_schema};
+use super::{Error, delta_schema, protocol};
+use crate::config::WriteMode;
 use crate::schema::{Shape, TableSchema};
 
 /// What is told of a table when it is made.
 pub struct Creation<'a> {
     pub source: &'a str,
     pub schema: &'a Arc<TableSchema>,
+    pub mode: WriteMode,
     pub position: String,
     pub load: Option<LoadNote>,
 }
@@ -43,7 +45,8 @@ impl Creation<'_> {
             loaded: None,
         };
         let entry = commit::entry(&note, id, "CREATE TABLE AS SELECT", Some(&metadata), &actions, now);
-        let text = format!("{}\n{}", protocol(), entry.map_err(serialize)?);
+        let protocol = protocol::action(&protocol::lowest(&protocol::features(&metadata, &actions)));
+        let text = format!("{protocol}\n{}", entry.map_err(serialize)?);
         match commit::put(log_store, &table, 0, id, &text).await? {
             Outcome::Landed => Ok(()),
             Outcome::Taken { .. } => Err(Error::Fenced { table, version: 0 }),
@@ -56,20 +59,11 @@ impl Creation<'_> {
             "name": self.schema.name.table,
             "description": format!("{} of source {}, kept by lakeward", self.schema.name, self.source),
             "format": {"provider": "parquet", "options": {}},
-            "configuration": {"delta.enableDeletionVectors": "true"},
+            "configuration": {},
             "createdTime": now.timestamp_millis(),
         });
+        protocol::declare(self.mode, &mut metadata);
         delta_schema::encode(&Shape::of(self.schema.clone()), &mut metadata)?;
         Ok(metadata)
     }
-}
-
-/// The `protocol` action of every table that changes are merged into.
-pub fn protocol() -> Value {
-    json!({"protocol": {
-        "minReaderVersion": 3,
-        "minWriterVersion": 7,
-        "readerFeatures": ["deletionVectors", "timestampNtz"],
-        "writerFeatures": ["deletionVectors", "timestampNtz", "appendOnly"],
-    }})
 }

@@ -77,7 +77,9 @@ impl FirstLoad {
     /// Makes the table visible and opens it.
     pub async fn commit(self) -> Result<Table, Error> {
         let adds = self.writer.close().await?.into_iter().map(|file| file.add).collect();
-        let creation = Creation { source: &self.source, schema: &self.schema, position: self.position, load: None };
+        let mode = self.lake.write_terms(&self.source, &self.schema.name).mode;
+        let (source, schema) = (self.source.as_str(), &self.schema);
+        let creation = Creation { source, schema, mode, position: self.position, load: None };
         creation.commit(&self.log_store, adds).await?;
         let opened = match self.place {
             Place::Open => Table::open(&self.lake, &self.source, &self.schema.name).await?,

@@ -21,6 +21,7 @@ mod log;
 mod merge;
 mod object_reader;
 mod picture;
+mod protocol;
 mod row_hash;
 mod row_index;
 mod spill;

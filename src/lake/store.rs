@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::Error;
 use super::row_index::IndexCache;
+use crate::config::{AllWriteTerms, WriteMode, WriteTerms};
 use crate::schema::TableName;
 
 /// A lake's root and how to reach it. Cheap to clone.
@@ -21,7 +22,11 @@ pub struct Lake {
     options: HashMap<String, String>,
     splices: bool,
     index: Option<Arc<IndexCache>>,
+    terms: AllWriteTerms,
 }
+
+/// What a table's files are written by where nobody says anything.
+const DEFAULT_TERMS: WriteTerms = WriteTerms { mode: WriteMode::MergeOnRead, target_file_bytes: 128 << 20 };
 
 impl Lake {
     /// `url` without a trailing slash; `options` as deltalake knows them.
@@ -29,7 +34,7 @@ impl Lake {
         static HANDLERS: Once = Once::new();
         HANDLERS.call_once(|| deltalake::aws::register_handlers(None));
         let options = options.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-        Self { url: url.clone(), options, splices: true, index: None }
+        Self { url: url.clone(), options, splices: true, index: None, terms: DEFAULT_TERMS.into() }
     }
 
     /// Whether schema changes splice columns into data files, which is the default, or rewrite them.
@@ -40,6 +45,15 @@ impl Lake {
     /// Where tables that are opened keep their key indexes, and the memory for these. Without it they are in memory, whole.
     pub fn with_index(self, cache: Arc<IndexCache>) -> Self {
         Self { index: Some(cache), ..self }
+    }
+
+    /// How the files of each table are written. By default as merge-on-read has it.
+    pub fn with_write_terms(self, terms: impl Into<AllWriteTerms>) -> Self {
+        Self { terms: terms.into(), ..self }
+    }
+
+    pub(super) fn write_terms(&self, source: &str, table: &TableName) -> WriteTerms {
+        self.terms.of(source, &table.to_string())
     }
 
     pub(super) fn index(&self) -> Option<&Arc<IndexCache>> {

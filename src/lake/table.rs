@@ -14,6 +14,7 @@ mod apply;
 mod carry;
 mod chunk;
 mod compact;
+mod copy;
 mod evolve;
 mod index;
 mod load;
@@ -21,6 +22,7 @@ mod loading;
 mod merge_chunk;
 mod pending;
 mod place;
+mod removal;
 mod repair;
 mod swap;
 mod vanish;
@@ -28,7 +30,7 @@ mod vanish;
 use std::sync::Arc;
 
 use chrono::Utc;
-use deltalake::kernel::{Action, Add, Remove};
+use deltalake::kernel::{Action, Add};
 use deltalake::logstore::LogStoreRef;
 use roaring::RoaringTreemap;
 use serde_json::Value;
@@ -43,8 +45,9 @@ use super::load_note::LoadNote;
 use super::locator::{FileId, RowAddress};
 use super::row_index::{Files, Opened, RowIndex};
 use super::store::{Lake, cause_text, unreachable};
-use super::{Error, step};
-use crate::schema::{ChangeRecord, Shape, TableName, TableSchema};
+use super::{Error, protocol, step};
+use crate::config::{WriteMode, WriteTerms};
+use crate::schema::{ChangeRecord, RowIdentity, Shape, TableName, TableSchema};
 use apply::{Gone, Staged};
 pub use chunk::{ChunkWriter, StagedChunk};
 pub use compact::{Compacted, Compaction, CompactionGroup, CompactionMerged, CompactionTerms, Eagerness};
@@ -75,8 +78,14 @@ pub struct Table {
     url: Url,
     log_store: LogStoreRef,
     shape: Arc<Shape>,
-    /// The log's `metaData` action in force.
+    /// How its files are written.
+    terms: WriteTerms,
+    /// The log's `metaData` action in force, but for the write mode, which is that of `terms`.
     metadata: Value,
+    /// The log has another mode: the next commit brings `metadata`.
+    untold: bool,
+    /// The log's `protocol` action in force.
+    protocol: Value,
     hasher: Arc<KeyHasher>,
     /// Of this opening of the table: what was made for another one is void.
     session: Uuid,
@@ -120,6 +129,7 @@ pub struct TableSummary {
 /// What a batch is staged against: the table, or what an evolution makes of it.
 #[derive(Clone, Copy)]
 struct View<'a> {
+    terms: WriteTerms,
     shape: &'a Shape,
     schema: &'a Arc<TableSchema>,
     hasher: &'a KeyHasher,
@@ -153,9 +163,13 @@ impl Table {
         place: Place,
         opening: Opening<'_>,
     ) -> Result<Option<Self>, Error> {
+        let first = matches!(opening, Opening::First);
         let Some((mut table, adds, known)) = Self::of_log(lake, source, name, place, opening).await? else {
             return Ok(None);
         };
+        if first {
+            table.tell_mode(&adds);
+        }
         table.take_up(adds, known).await?;
         Ok(Some(table))
     }
@@ -184,11 +198,14 @@ impl Table {
         let url = place.url(lake, source, name);
         let Some((log_store, loaded)) = find(lake, source, name, &url).await? else { return Ok(None) };
         let shape = Arc::new(loaded.shape);
+        let terms = lake.write_terms(source, name);
+        let mut metadata = loaded.metadata;
+        let untold = protocol::declare(terms.mode, &mut metadata);
         let session = match &opening {
             Opening::Again(before) => before.session,
             Opening::First | Opening::Bare => Uuid::new_v4(),
         };
-        let Opened { index, seed, known, next_file } = open_index(opening, lake, &url, &shape, &loaded.metadata).await;
+        let Opened { index, seed, known, next_file } = open_index(opening, lake, &url, &shape, &metadata).await;
         let hasher = KeyHasher::with_seed(&shape, seed);
         let mut note = loaded.note;
         if let Some(load) = &mut note.load {
@@ -205,7 +222,10 @@ impl Table {
             hasher: Arc::new(hasher.map_err(|source| Error::Arrow { table: name.to_string(), source })?),
             session,
             shape,
-            metadata: loaded.metadata,
+            terms,
+            metadata,
+            untold,
+            protocol: loaded.protocol,
             version: loaded.version,
             loading: note.load.is_some().then(Loading::default),
             note,
@@ -305,7 +325,7 @@ impl Table {
                 Outcome::Taken { theirs } => {
                     // The version is another's, so nothing can refer to them any more.
                     let mut made = evolved.map(|evolved| evolved.made).unwrap_or_default();
-                    made.extend(staged.written.into_iter().map(|file| file.add.path));
+                    made.extend(staged.rewritten.into_iter().chain(staged.written).map(|file| file.add.path));
                     self.discard(&made).await;
                     self.give_way(&theirs)?;
                 }
@@ -314,18 +334,42 @@ impl Table {
         Err(self.overtaken())
     }
 
-    /// Puts the entry of the next version.
+    /// Puts the entry of the next version; `metadata` where the table gets another one.
     async fn put(
-        &self,
+        &mut self,
         note: &CommitNote,
         operation: &str,
         metadata: Option<&Value>,
         actions: &[Action],
     ) -> Result<Outcome, Error> {
         let (table, version, id) = (self.name().to_string(), self.version + 1, Uuid::new_v4());
-        let text = commit::entry(note, id, operation, metadata, actions, Utc::now())
+        let features = protocol::features(metadata.unwrap_or(&self.metadata), actions);
+        let metadata = metadata.or(self.untold.then_some(&self.metadata));
+        let mut text = commit::entry(note, id, operation, metadata, actions, Utc::now())
             .map_err(|cause| Error::Commit { table: table.clone(), version, cause: cause.to_string() })?;
-        commit::put(&self.log_store, &table, version, id, &text).await
+        let lifted = protocol::lifted(&self.protocol, &features);
+        if let Some(protocol) = &lifted {
+            text = format!("{}\n{text}", protocol::action(protocol));
+        }
+        let outcome = commit::put(&self.log_store, &table, version, id, &text).await?;
+        if outcome == Outcome::Landed {
+            self.untold = false;
+            self.protocol = lifted.unwrap_or(std::mem::take(&mut self.protocol));
+        }
+        Ok(outcome)
+    }
+
+    /// Tells what the table's mode doesn't make good by itself.
+    fn tell_mode(&self, adds: &[Add]) {
+        let concerns = self.terms.mode == WriteMode::CopyOnWrite && self.place == Place::Open;
+        if !concerns || !protocol::asks_for_vectors(&self.protocol) {
+            return;
+        }
+        let files = adds.iter().filter(|add| add.deletion_vector.is_some()).count();
+        tracing::warn!(table = %self.name(), files_with_deletion_vectors = files,
+            "it gets no deletion vectors any more (write_mode), and files that have some are written anew by and by; but its log \
+             goes on asking readers to know them, as that can't be taken back. For readers that don't: stop lakeward, move \
+             the folder {} away, and start it again, which loads the table anew", self.url);
     }
 
     /// The next version is another's: an error if that is a lakeward.
@@ -371,6 +415,7 @@ impl Table {
     fn view<'a>(&'a self, evolved: Option<&'a Evolved>) -> View<'a> {
         let shape = evolved.map_or(&self.shape, |evolved| &evolved.shape);
         View {
+            terms: self.terms,
             shape,
             schema: &shape.lake,
             hasher: evolved.map_or(&self.hasher, |evolved| &evolved.hasher),
@@ -410,27 +455,22 @@ impl Table {
             self.locator.clear();
         }
         let traces = std::mem::take(&mut staged.traces);
-        if let Some(watch) = &mut self.watch {
-            watch.settle(&traces.gone);
+        if !self.watch.as_mut().is_none_or(|watch| watch.settle(&traces.gone, &staged.written)) {
+            self.watch = None;
         }
         if let Some(loading) = &mut self.loading {
             loading.settle(traces, staged.truncated);
         }
-        let listed = match &staged.gone {
-            Gone::Keys(keys) => {
-                self.locator.remove(keys);
-                true
-            }
+        match &staged.gone {
+            Gone::Keys(keys) => self.locator.remove(keys),
+            Gone::Rows(dying) if dying.is_empty() => {}
             Gone::Rows(dying) => {
-                if !dying.is_empty() {
-                    let dies = |address: RowAddress| {
-                        dying.get(&address.file).is_some_and(|rows| rows.contains(u64::from(address.row)))
-                    };
-                    self.locator.retain(|address| !dies(address));
-                }
-                false
+                let dies = |address: RowAddress| {
+                    dying.get(&address.file).is_some_and(|rows| rows.contains(u64::from(address.row)))
+                };
+                self.locator.retain(|address| !dies(address));
             }
-        };
+        }
         for (id, file) in staged.touched {
             match file {
                 Some(file) => {
@@ -442,12 +482,9 @@ impl Table {
             }
         }
         self.landed(note);
-        for file in staged.written {
-            if listed {
-                self.take_in(file, RoaringTreemap::new());
-            } else {
-                self.index_file(file.add).await?;
-            }
+        // Equal rows that were there before have their numbers; those that come get the next ones.
+        for file in staged.rewritten.into_iter().chain(staged.written) {
+            self.take_in_whole(file).await?;
         }
         self.tend_index().await?;
         Ok(applied)
@@ -473,6 +510,15 @@ impl Table {
         }
         self.locator.has_all_of(id);
         self.files.insert(id, DataFile { add: file.add, rows: file.rows, deleted });
+    }
+
+    /// A file of which every row is live. Where its keys were too many to keep, they are read.
+    async fn take_in_whole(&mut self, file: WrittenFile) -> Result<(), Error> {
+        if file.keys.is_empty() && self.schema().identity != RowIdentity::AppendOnly {
+            return self.index_file(file.add).await;
+        }
+        self.take_in(file, RoaringTreemap::new());
+        Ok(())
     }
 
     fn take_file_id(&mut self) -> FileId {
@@ -536,18 +582,5 @@ impl Table {
         fresh.checkpoint = self.checkpoint.take();
         *self = fresh;
         Ok(())
-    }
-}
-
-fn remove(add: &Add, now: i64) -> Remove {
-    Remove {
-        path: add.path.clone(),
-        data_change: true,
-        deletion_timestamp: Some(now),
-        extended_file_metadata: Some(true),
-        partition_values: Some(add.partition_values.clone()),
-        size: Some(add.size),
-        deletion_vector: add.deletion_vector.clone(),
-        ..Remove::default()
     }
 }

@@ -76,7 +76,7 @@ pub struct VacuumReport {
 
 /// What a compaction would write anew, by what the tables' logs say.
 pub async fn compaction_plans(config: &Config, tables: &[String]) -> Result<Vec<CompactionReport>, ReportError> {
-    let lake = Lake::new(&config.lake.url, &config.lake.storage);
+    let lake = Lake::new(&config.lake.url, &config.lake.storage).with_write_terms(config.write_terms());
     let mut reports = Vec::new();
     for text in tables {
         let place = Place::find(config, text)?;

@@ -120,6 +120,7 @@ fn error_text<W: serde::Serializer>(error: &Option<Arc<Error>>, serializer: W) -
 fn lake_to_write(config: &Config) -> Lake {
     Lake::new(&config.lake.url, &config.lake.storage)
         .with_splices(config.lake.column_splice)
+        .with_write_terms(config.write_terms())
         .with_index(IndexCache::shared(&config.memory.index_dir, config.memory.index_bytes))
 }
 

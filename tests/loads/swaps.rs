@@ -120,7 +120,7 @@ async fn goes_on(partitioned: bool) {
     let Some(mut world) = World::new(partitioned) else { return };
     let main = world.main().await;
     let metadata_id = |world: &World, version: u64| {
-        delta_log::actions(&world.folder(), version, "metaData").first().map(|metadata| metadata["id"].clone())
+        delta_log::actions_at(&world.folder(), version, "metaData").first().map(|metadata| metadata["id"].clone())
     };
     let old = world.seen(None);
     let id = Uuid::from_u128(7);

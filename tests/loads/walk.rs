@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use lakeward::config::WriteMode;
 use lakeward::lake::{ChunkWriter, Lake, LoadNote, Merged, Place, Spill, StagedChunk, Table, TableChange};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -44,6 +45,14 @@ pub struct Seen {
     foreign: usize,
 }
 
+/// What kinds of table and stream.
+#[derive(Clone, Copy)]
+pub struct Kinds {
+    partitioned: bool,
+    evolves: bool,
+    spilled: bool,
+}
+
 pub struct Walk {
     lake: Lake,
     url: Url,
@@ -52,6 +61,7 @@ pub struct Walk {
     database: Database,
     table: Table,
     place: Place,
+    mode: WriteMode,
     load: Uuid,
     merged: BTreeSet<usize>,
     read: Vec<Read>,
@@ -62,10 +72,12 @@ pub struct Walk {
 }
 
 impl Walk {
-    pub async fn begin(seed: u64, partitioned: bool, evolves: bool, spilled: bool, place: Place) -> Option<Self> {
+    pub async fn begin(seed: u64, of: Kinds, place: Place, mode: WriteMode) -> Option<Self> {
+        let Kinds { partitioned, evolves, spilled } = of;
         let reader = Reader::start(None)?;
         let scratch = Scratch::new("loads");
         let lake = Lake::new(&Url::from_directory_path(scratch.path()).expect("absolute"), &BTreeMap::new());
+        let lake = lake.with_write_terms(crate::support::terms(mode));
         let mut random = StdRng::seed_from_u64(seed);
         // Memory so small that each batch on disk takes many passes.
         let spill = spilled.then(|| Spill::new(scratch.path().join("spill"), 1 << 30, 8 << 10));
@@ -86,6 +98,7 @@ impl Walk {
             database,
             table,
             place,
+            mode,
             load,
             merged: BTreeSet::new(),
             read: Vec::new(),
@@ -209,6 +222,9 @@ impl Walk {
         let key = &state.shape.lake.columns[state.shape.lake.key[0]].name;
         let found = self.reader.rows(self.url.as_str(), None, &format!("SELECT {key}, {} FROM t", names.join(", ")));
         assert_eq!(found.len() as u64, self.table.live_rows(), "{told}");
+        if self.mode == WriteMode::CopyOnWrite {
+            delta_log::assert_plain(&self.url.to_file_path().expect("local"), told);
+        }
         let mut missing = state.rows.clone();
         for row in found {
             let id = row[0].as_i64().expect("a key");
@@ -287,10 +303,14 @@ impl Walk {
 }
 
 async fn walks(seeds: Range<u64>, partitioned: bool, evolves: bool, spilled: bool) -> Seen {
+    walks_written(seeds, Kinds { partitioned, evolves, spilled }, WriteMode::MergeOnRead).await
+}
+
+async fn walks_written(seeds: Range<u64>, of: Kinds, mode: WriteMode) -> Seen {
     let mut seen = Seen::default();
     for seed in seeds {
         let place = if seed % 3 == 0 { Place::Hidden(Uuid::from_u128(seed.into())) } else { Place::Open };
-        let Some(mut walk) = Walk::begin(seed, partitioned, evolves, spilled, place).await else { continue };
+        let Some(mut walk) = Walk::begin(seed, of, place, mode).await else { continue };
         walk.run(seed).await;
         let Seen { void, again, waited, reopened, foreign } = walk.seen;
         seen.void += void;
@@ -326,4 +346,14 @@ async fn columns_may_change_while_a_table_is_loaded() {
 async fn batches_on_disk_go_beside_chunks() {
     walks(50..53, false, false, true).await;
     walks(53..56, true, true, true).await;
+}
+
+/// Rows that the stream knows better of are in no file, and need no deletion vector.
+#[tokio::test(flavor = "multi_thread")]
+async fn chunks_come_to_the_sources_rows_where_files_are_written_anew() {
+    let of = |partitioned, evolves, spilled| Kinds { partitioned, evolves, spilled };
+    let seen = walks_written(60..65, of(false, false, false), WriteMode::CopyOnWrite).await;
+    assert!(seen.waited > 0 || std::env::var_os("LAKEWARD_TEST_PYTHON").is_none(), "{seen:?}");
+    walks_written(65..68, of(true, true, false), WriteMode::CopyOnWrite).await;
+    walks_written(68..71, of(false, true, true), WriteMode::CopyOnWrite).await;
 }

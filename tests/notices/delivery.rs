@@ -46,7 +46,7 @@ async fn a_receiver_that_was_down_gets_everything_in_order_and_nothing_waited_fo
     let mut outbox = place.outbox("booking").await;
     let begun = Instant::now();
     let mut filled = fill(&mut outbox, &["booking.a", "booking.b"], 10).await;
-    deliveries.wake();
+    deliveries.wake(outbox.newest());
     tokio::time::sleep(Duration::from_millis(300)).await;
     filled.extend(fill(&mut outbox, &["booking.a", "booking.b"], 10).await);
     assert!(begun.elapsed() < Duration::from_secs(20), "entering events waits for nobody");

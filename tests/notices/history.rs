@@ -23,7 +23,7 @@ async fn every_change_is_a_row_exactly_once_whatever_is_killed() {
             outbox.append(&changed).await.expect("a folder");
             outbox.append(&entry("table.stopped", source, "shop.coupons")).await.expect("a folder");
         }
-        deliveries.iter().for_each(|deliveries| deliveries.wake());
+        deliveries.iter().zip(&outboxes).for_each(|(deliveries, (_, outbox))| deliveries.wake(outbox.newest()));
         tokio::time::sleep(Duration::from_millis(round * 13 % 90)).await;
         // Tasks are aborted where they stand.
         drop(deliveries);

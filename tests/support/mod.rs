@@ -16,6 +16,8 @@ pub mod source;
 
 use std::path::{Path, PathBuf};
 
+use lakeward::config::{WriteMode, WriteTerms};
+
 /// A variable of the test run, or a loud line.
 pub fn setting(name: &str) -> Option<String> {
     let value = std::env::var(name).ok().filter(|value| !value.is_empty());
@@ -28,6 +30,11 @@ pub fn setting(name: &str) -> Option<String> {
 /// The project's folder.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// How tables are written, with files so small that tests have several.
+pub fn terms(mode: WriteMode) -> WriteTerms {
+    WriteTerms { mode, target_file_bytes: 4 << 10 }
 }
 
 /// A new folder for one test, kept when the test fails so that it can be looked at.

@@ -6,36 +6,27 @@
 //! are bitmaps; then its parts are read once more, in log order, and written to files of a size; and the index learns
 //! their keys by reading them back.
 
-use std::collections::BTreeMap;
-
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
-use chrono::Utc;
-use deltalake::kernel::{Action, Add};
-use deltalake::logstore::LogStoreRef;
-use object_store::ObjectStoreExt;
-use object_store::path::Path;
-use roaring::{RoaringBitmap, RoaringTreemap};
+use deltalake::kernel::Action;
+use roaring::RoaringBitmap;
 
 use super::super::Error;
 use super::super::buckets::Buckets;
 use super::super::changes::{ChangeSet, TableChange};
 use super::super::data_file::{self, DataFile, Roll, TableWriter, WrittenFile};
-use super::super::deletion_vector;
-use super::super::locator::{FileId, KeyHash, RowAddress};
+use super::super::locator::{FileId, KeyHash};
 use super::super::merge::{
     CollapseError, Ending, PASS_BYTES_PER_KEY, Pass, PassError, RowNumber, Trail, check_key_changes,
 };
 use super::super::spill::Spill;
 use super::super::vanished::Vanished;
+use super::View;
 use super::carry::Completed;
 use super::pending::Partial;
+use super::removal::{Dying, mark_dying};
 use super::vanish::Nowhere;
-use super::{View, remove};
-use crate::schema::{Op, RowIdentity, Shape, TableSchema};
-
-/// Old rows that go, by file.
-pub(super) type Dying = BTreeMap<FileId, RoaringTreemap>;
+use crate::schema::{Op, RowIdentity, Shape};
 
 /// A batch written to the store and not yet committed.
 pub(super) struct Staged {
@@ -44,6 +35,8 @@ pub(super) struct Staged {
     /// New deletion state of old files; `None` when no live row is left.
     pub touched: Vec<(FileId, Option<DataFile>)>,
     pub gone: Gone,
+    /// Files with rows that were there before.
+    pub rewritten: Vec<WrittenFile>,
     pub written: Vec<WrittenFile>,
     pub rows_removed: u64,
     pub traces: Traces,
@@ -66,7 +59,7 @@ pub(super) struct Traces {
 /// What the index must forget.
 pub(super) enum Gone {
     Keys(Vec<KeyHash>),
-    /// Too many to list by key. The files written are not indexed either.
+    /// Too many to list by key.
     Rows(Dying),
 }
 
@@ -93,16 +86,6 @@ pub(super) struct Written {
     pub partial: Vec<Partial>,
 }
 
-/// Which old files change, and how.
-#[derive(Default)]
-pub(super) struct Removal {
-    pub touched: Vec<(FileId, Option<DataFile>)>,
-    pub rows: u64,
-    pub actions: Vec<Action>,
-    /// Name and bytes of the deletion vectors' object.
-    pub vectors: Option<(String, Vec<u8>)>,
-}
-
 impl View<'_> {
     pub(super) async fn stage(&self, changes: &[TableChange]) -> Result<Staged, Error> {
         let set = ChangeSet::new(changes, self.schema)?;
@@ -116,10 +99,12 @@ impl View<'_> {
             None => self.collapse_in_memory(&set).await?,
             Some(spill) => self.collapse_on_disk(&set, spill).await?,
         };
-        let removal = if set.truncated { self.remove_all() } else { self.remove_rows(&collapsed.dying)? };
-        let write_vectors = write_vectors(self.schema, self.log_store, removal.vectors);
-        let (Written { files: written, partial }, ()) =
-            futures::try_join!(self.write_live(&set, &collapsed, spill.as_deref()), write_vectors)?;
+        let memory_bytes = spill.as_ref().map_or(MEMORY_BYTES, |spill| spill.memory_bytes());
+        let remove = async {
+            if set.truncated { Ok(self.remove_all()) } else { self.remove_rows(&collapsed.dying, memory_bytes).await }
+        };
+        let (Written { files: written, partial }, removal) =
+            futures::try_join!(self.write_live(&set, &collapsed, spill.as_deref()), remove)?;
         let mut actions = removal.actions;
         actions.extend(written.iter().map(|file| Action::Add(file.add.clone())));
         Ok(Staged {
@@ -127,6 +112,7 @@ impl View<'_> {
             truncated: set.truncated,
             touched: removal.touched,
             gone: if spill.is_some() { Gone::Rows(collapsed.dying) } else { Gone::Keys(collapsed.gone) },
+            rewritten: removal.rewritten,
             written,
             rows_removed: removal.rows,
             traces: Traces { partial, ..collapsed.traces },
@@ -281,72 +267,6 @@ impl View<'_> {
         }
     }
 
-    pub(super) fn file(&self, id: FileId) -> Result<&DataFile, Error> {
-        self.files.get(&id).ok_or_else(|| Error::Table {
-            table: self.schema.name.to_string(),
-            finding: format!("the key index names file {id}, which the table does not have"),
-            remedy: "report this as a defect of lakeward; a restart rebuilds the index".to_owned(),
-        })
-    }
-
-    /// A file's action as the log has it.
-    fn logged<'a>(&'a self, id: FileId, file: &'a DataFile) -> &'a Add {
-        &self.logged.and_then(|files| files.get(&id)).unwrap_or(file).add
-    }
-
-    /// Drops every file.
-    fn remove_all(&self) -> Removal {
-        let now = Utc::now().timestamp_millis();
-        Removal {
-            actions: self.files.iter().map(|(id, file)| Action::Remove(remove(self.logged(*id, file), now))).collect(),
-            touched: self.files.keys().map(|&id| (id, None)).collect(),
-            rows: self.files.values().map(DataFile::live_rows).sum(),
-            ..Removal::default()
-        }
-    }
-
-    /// Marks rows as deleted, file by file.
-    pub(super) fn remove_rows(&self, dying: &Dying) -> Result<Removal, Error> {
-        let mut removal = Removal { rows: dying.values().map(RoaringTreemap::len).sum(), ..Removal::default() };
-        let now = Utc::now().timestamp_millis();
-        let (mut shrunk_ids, mut shrunk) = (Vec::new(), Vec::new());
-        for (&id, rows) in dying {
-            let file = self.file(id)?;
-            removal.actions.push(Action::Remove(remove(self.logged(id, file), now)));
-            let deleted = &file.deleted | rows;
-            if deleted.len() >= file.rows {
-                removal.touched.push((id, None));
-            } else {
-                shrunk_ids.push(id);
-                shrunk.push(DataFile { add: file.add.clone(), rows: file.rows, deleted });
-            }
-        }
-        self.replace_others(dying, now, &mut removal.actions);
-        if shrunk.is_empty() {
-            return Ok(removal);
-        }
-        let vectors = attach_vectors(self.schema, &mut shrunk)?;
-        for (id, file) in shrunk_ids.into_iter().zip(shrunk) {
-            removal.actions.push(Action::Add(file.add.clone()));
-            removal.touched.push((id, Some(file)));
-        }
-        removal.vectors = Some(vectors);
-        Ok(removal)
-    }
-
-    /// The files that no row leaves, where an evolution made others of them.
-    fn replace_others(&self, dying: &Dying, now: i64, actions: &mut Vec<Action>) {
-        let Some(logged) = self.logged else { return };
-        for (id, file) in self.files.iter().filter(|(id, _)| !dying.contains_key(id)) {
-            let Some(before) = logged.get(id).filter(|before| before.add != file.add) else { continue };
-            // An action for the same object replaces the one before it.
-            if before.add.path != file.add.path {
-                actions.push(Action::Remove(remove(&before.add, now)));
-            }
-            actions.push(Action::Add(file.add.clone()));
-        }
-    }
-
     pub(super) async fn write_live(
         &self,
         set: &ChangeSet<'_>,
@@ -378,7 +298,7 @@ impl View<'_> {
         spill: Option<&Spill>,
         output: &mut Output,
     ) -> Result<(), Error> {
-        let memory_bytes = spill.map_or(CARRY_BYTES_MAX, Spill::memory_bytes);
+        let memory_bytes = spill.map_or(MEMORY_BYTES, Spill::memory_bytes);
         // Rows whose values are partly elsewhere may be of any size: their number is what one can begin with.
         let mut rows_max = usize::try_from(memory_bytes / FIRST_CARRIED_ROW_BYTES).unwrap_or(usize::MAX).max(1);
         if let Live::Listed(live) = &collapsed.live {
@@ -446,36 +366,10 @@ impl View<'_> {
     }
 }
 
-/// A row of the lake goes.
-fn mark_dying(at: RowAddress, dying: &mut Dying) {
-    dying.entry(at.file).or_default().insert(u64::from(at.row));
-}
-
 /// Where rows go.
 struct Output {
     writer: TableWriter,
     partial: Vec<Partial>,
-}
-
-/// Gives files vectors of what is deleted in them; returns their object, still to be written.
-pub(super) fn attach_vectors(schema: &TableSchema, files: &mut [DataFile]) -> Result<(String, Vec<u8>), Error> {
-    deletion_vector::attach(files).map_err(|cause| Error::Table {
-        table: schema.name.to_string(),
-        finding: format!("its deletion vectors cannot be written: {cause}"),
-        remedy: "report this as a defect of lakeward".to_owned(),
-    })
-}
-
-pub(super) async fn write_vectors(
-    schema: &TableSchema,
-    log_store: &LogStoreRef,
-    vectors: Option<(String, Vec<u8>)>,
-) -> Result<(), Error> {
-    let Some((name, bytes)) = vectors else { return Ok(()) };
-    let written = log_store.object_store(None).put(&Path::from(name.as_str()), bytes.into()).await;
-    written
-        .map(drop)
-        .map_err(|source| Error::Store { context: format!("lake table {}: writing {name}", schema.name), source })
 }
 
 /// The columns of a table that readers must not see.
@@ -483,8 +377,8 @@ pub(super) fn hidden_columns(shape: &Shape) -> impl Iterator<Item = &str> {
     shape.lake.columns.iter().zip(&shape.hidden).filter(|(_, hidden)| **hidden).map(|(column, _)| column.name.as_str())
 }
 
-/// What rows completed from elsewhere may need at a time, where no batch on disk says so.
-const CARRY_BYTES_MAX: u64 = 256 << 20;
+/// What rows completed from elsewhere may need at a time, or rows written anew, where no batch on disk says so.
+pub(super) const MEMORY_BYTES: u64 = 256 << 20;
 
 /// What is assumed of such a row before the first ones have been seen.
 const FIRST_CARRIED_ROW_BYTES: u64 = 64 << 10;

@@ -3,7 +3,8 @@
 //! Three parts: a *plan* says which files ([`plan`](self::plan)); a *job* reads and writes rows in another task and owns all it
 //! needs ([`Compaction`]); a *merge* puts the new files in the place of the old ones with one commit that changes no row.
 //! Batches go on meanwhile. What they deleted in the old files since the job began is dead in the new ones from the start, by
-//! deletion vectors; where an old file is gone or the table has another shape, the job is void.
+//! deletion vectors; where an old file is gone or the table has another shape, the job is void. Copy-on-write, files that
+//! batches have touched are given up.
 
 mod job;
 mod merge;
@@ -23,7 +24,8 @@ pub use plan::{CompactionGroup, CompactionTerms, Eagerness};
 impl Table {
     /// The files worth writing anew; nothing is read.
     pub fn worth_compacting(&self, terms: &CompactionTerms) -> Vec<CompactionGroup> {
-        let files: Vec<Candidate<'_>> = self.files.iter().map(|(&id, file)| Candidate::of(id, file)).collect();
+        let mode = self.terms.mode;
+        let files: Vec<Candidate<'_>> = self.files.iter().map(|(&id, file)| Candidate::of(id, file, mode)).collect();
         plan(&files, terms)
     }
 
@@ -60,9 +62,10 @@ impl Table {
         terms: &CompactionTerms,
     ) -> Result<Option<Vec<CompactionGroup>>, Error> {
         let found = find(lake, source, name, &lake.table_url(source, name)).await?;
+        let mode = lake.write_terms(source, name).mode;
         Ok(found.map(|(_, loaded)| {
             let files: Vec<Candidate<'_>> =
-                (0..).zip(&loaded.adds).filter_map(|(id, add)| Candidate::of_log(id, add)).collect();
+                (0..).zip(&loaded.adds).filter_map(|(id, add)| Candidate::of_log(id, add, mode)).collect();
             plan(&files, terms)
         }))
     }

@@ -119,6 +119,20 @@ impl View<'_> {
         self.locator.locate(keys, self.files).await.map_err(|source| self.index_error(source))
     }
 
+    /// Where all live rows of these contents lie, by their keys; of a table without a key.
+    pub(super) async fn equal_rows(&self, mut contents: Vec<KeyHash>) -> Result<KeyMap<RowAddress>, Error> {
+        contents.sort_unstable();
+        contents.dedup();
+        let held = self.hasher.occurrences(contents.iter().copied(), self.locator, self.files).await;
+        let held = held.map_err(|source| self.index_error(source))?;
+        let equal = |content: KeyHash| {
+            let count = held.get(&content).copied().unwrap_or(0);
+            (0..count).map(move |number| self.hasher.occurrence(content, number))
+        };
+        let known: Vec<KeyHash> = contents.into_iter().flat_map(equal).collect();
+        self.locate(&known).await
+    }
+
     pub(super) fn index_error(&self, source: IndexError) -> Error {
         Error::Index { table: self.schema.name.to_string(), source }
     }

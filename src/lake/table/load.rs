@@ -28,6 +28,8 @@ pub(in crate::lake) struct Loaded {
     pub shape: Shape,
     /// The `metaData` action in force.
     pub metadata: Value,
+    /// The `protocol` action in force.
+    pub protocol: Value,
     pub adds: Vec<Add>,
 }
 
@@ -82,10 +84,12 @@ pub(in crate::lake) async fn load(
     })?;
     let metadata = serde_json::to_value(state.metadata())
         .map_err(|cause| table_error(format!("its metadata cannot be written down: {cause}")))?;
+    let protocol = serde_json::to_value(state.protocol())
+        .map_err(|cause| table_error(format!("its protocol cannot be written down: {cause}")))?;
     let shape = delta_schema::decode(name, &metadata).map_err(table_error)?;
     #[allow(deprecated)] // the successor works on Arrow columns and has no way back to an action
     let adds: Vec<Add> = state.log_data().iter().map(|file| file.add_action()).collect();
-    Ok(Some(Loaded { version, note, noted, shape, metadata, adds }))
+    Ok(Some(Loaded { version, note, noted, shape, metadata, protocol, adds }))
 }
 
 /// A table's log as of its newest version, where there is one. A folder that is not there is not made.

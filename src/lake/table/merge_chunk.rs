@@ -1,7 +1,7 @@
 //! Chunks become part of a table that is loading, and a load ends.
 //!
-//! A chunk's files are in the store already. What the stream has said anything about is left out of them by deletion
-//! vectors, updates that waited for a row of the chunk are applied to it, and all of that is one commit.
+//! A chunk's files are in the store already. What the stream has said anything about is left out of them (`removal.rs`),
+//! updates that waited for a row of the chunk are applied to it, and all of that is one commit.
 
 use std::collections::BTreeMap;
 
@@ -15,9 +15,10 @@ use super::super::load_note::LoadNote;
 use super::super::locator::{FileId, KeyHash, KeySet, RowAddress};
 use super::super::row_index::RowIndex;
 use super::super::{Error, step};
-use super::apply::{Written, attach_vectors, hidden_columns, write_vectors};
+use super::apply::{MEMORY_BYTES, Written, hidden_columns};
 use super::chunk::StagedChunk;
 use super::loading::Loading;
+use super::removal::{Left, paths};
 use super::{Applied, REBASE_MAX, Table, View};
 
 /// What became of a chunk.
@@ -33,8 +34,9 @@ pub enum Merged {
 #[derive(Default)]
 struct Chosen {
     actions: Vec<Action>,
-    /// The chunk's files as they are added, with what is left out; `None` where no row is left.
+    /// The chunk's files as they are added, with what is left out; `None` where no row is left, or the file was written anew.
     files: Vec<Option<DataFile>>,
+    rewritten: Vec<WrittenFile>,
     /// What waiting updates made of rows of the chunk.
     completed: Vec<WrittenFile>,
     /// The keys of those.
@@ -121,7 +123,7 @@ impl Table {
         let done = async {
             if !chosen.waited.is_empty() {
                 let written = self.complete_waiting(loading, files, &bases, &chosen.waited, &mut left_out).await?;
-                chosen.made.extend(written.files.iter().map(|file| file.add.path.clone()));
+                chosen.made.extend(paths(&written.files));
                 chosen.completed = written.files;
             }
             self.choose_files(files, left_out, &mut chosen).await
@@ -216,22 +218,28 @@ impl Table {
             chosen.files.push(None);
             if live > 0 && live < file.rows {
                 shrunk_places.push(place);
-                shrunk.push(file);
+                shrunk.push((place as FileId, file));
             } else if live > 0 {
                 chosen.files[place] = Some(file);
             }
         }
         if !shrunk.is_empty() {
-            let vectors = attach_vectors(self.schema(), &mut shrunk)?;
-            chosen.made.push(vectors.0.clone());
-            write_vectors(self.schema(), &self.log_store, Some(vectors)).await?;
-            for (place, file) in shrunk_places.into_iter().zip(shrunk) {
-                chosen.files[place] = Some(file);
+            match self.view(None).shrink(shrunk, MEMORY_BYTES).await? {
+                Left::Marked { files, vectors } => {
+                    chosen.made.push(vectors);
+                    for (place, file) in shrunk_places.into_iter().zip(files) {
+                        chosen.files[place] = Some(file);
+                    }
+                }
+                Left::Rewritten(files) => {
+                    chosen.made.extend(paths(&files));
+                    chosen.rewritten = files;
+                }
             }
         }
         chosen.rows += chosen.completed.iter().map(|file| file.rows).sum::<u64>();
         let adds = chosen.files.iter().flatten().map(|file| &file.add);
-        let adds = adds.chain(chosen.completed.iter().map(|file| &file.add));
+        let adds = adds.chain(chosen.rewritten.iter().chain(&chosen.completed).map(|file| &file.add));
         chosen.actions = adds.map(|add| Action::Add(add.clone())).collect();
         Ok(())
     }
@@ -253,8 +261,8 @@ impl Table {
                 None => unused.push(written.add.path),
             }
         }
-        for file in chosen.completed {
-            self.take_in(file, RoaringTreemap::new());
+        for file in chosen.rewritten.into_iter().chain(chosen.completed) {
+            self.take_in_whole(file).await?;
         }
         self.discard(&unused).await;
         self.tend_index().await?;

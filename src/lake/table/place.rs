@@ -58,7 +58,8 @@ impl Table {
             });
         }
         let log_store = lake.log_store(&place.url(lake, source, &name))?;
-        let creation = Creation { source, schema: &schema, position, load: Some(load) };
+        let mode = lake.write_terms(source, &name).mode;
+        let creation = Creation { source, schema: &schema, mode, position, load: Some(load) };
         creation.commit(&log_store, Vec::new()).await?;
         let opened = Self::open_at(lake, source, &name, place, Opening::First).await?;
         opened.ok_or_else(|| Error::Table {

@@ -2,9 +2,10 @@
 //!
 //! A comparison has found them (`lakeward verify --repair`); they are read at the source again, and replace the table's unless
 //! the stream has said anything about their keys meanwhile. That is what a *watch* is for, which begins before the rows
-//! are read: a row of a file that is newer than the watch was written by the stream, and a key that the stream deleted is
-//! noted. What neither concerns is as it was when the watch began, and so the source's row of then is the right one, by the
-//! argument of docs/decisions/011-loads-beside-the-stream.md.
+//! are read: a row of a file that is newer than the watch was written by the stream (copy-on-write, where files are new for
+//! other reasons too, the keys of what it writes are noted), and a key that the stream deleted is noted. What neither concerns
+//! is as it was when the watch began, and so the source's row of then is the right one, by the argument of
+//! docs/decisions/011-loads-beside-the-stream.md.
 //!
 //! A row that only the lake has is named by its place: while it lies there, no commit has touched its key since it was found.
 
@@ -15,24 +16,46 @@ use uuid::Uuid;
 
 use super::super::commit::{Outcome, Stretch};
 use super::super::data_file::{self, Roll, TableWriter, WrittenFile};
-use super::super::locator::{FileId, KeyHash, KeySet};
+use super::super::locator::{FileId, KeyHash, KeySet, RowAddress};
 use super::super::{Error, step};
-use super::apply::{Dying, Gone, Staged, Traces, hidden_columns, write_vectors};
+use super::apply::{Gone, MEMORY_BYTES, Staged, Traces, hidden_columns};
+use super::removal::{Dying, paths};
 use super::{Applied, Table};
+use crate::config::WriteMode;
 
 /// What the stream did since it began.
 pub(super) struct Watch {
     id: Uuid,
-    /// Rows of this file and of later ones are of the stream.
-    first_file: FileId,
+    wrote: Wrote,
     /// Keys that the stream deleted.
     gone: KeySet,
 }
 
+/// Which rows the stream wrote.
+enum Wrote {
+    /// Those of this file and of later ones.
+    Since(FileId),
+    /// Those of these keys: where files are written anew, a file's number says nothing of its rows.
+    Keys(KeySet),
+}
+
 impl Watch {
-    /// The batch that left these keys without a row is part of the table.
-    pub fn settle(&mut self, gone: &[KeyHash]) {
+    /// A batch is part of the table that wrote these files and left these keys without a row. Says whether the watch goes on:
+    /// not when it can't be known which rows were written.
+    pub fn settle(&mut self, gone: &[KeyHash], written: &[WrittenFile]) -> bool {
         self.gone.extend(gone);
+        let Wrote::Keys(keys) = &mut self.wrote else { return true };
+        keys.extend(written.iter().flat_map(|file| &file.keys));
+        written.iter().all(|file| !file.keys.is_empty())
+    }
+
+    /// Whether the stream has said anything of a key, whose row is there now.
+    fn is_streamed(&self, key: &KeyHash, held: Option<&RowAddress>) -> bool {
+        let wrote = match &self.wrote {
+            Wrote::Since(first) => held.is_some_and(|address| address.file >= *first),
+            Wrote::Keys(keys) => keys.contains(key),
+        };
+        wrote || self.gone.contains(key)
     }
 }
 
@@ -60,7 +83,11 @@ impl Table {
     /// Begins a watch in place of the one before.
     pub fn watch(&mut self) -> Uuid {
         let id = Uuid::new_v4();
-        self.watch = Some(Watch { id, first_file: self.next_file, gone: KeySet::default() });
+        let wrote = match self.terms.mode {
+            WriteMode::MergeOnRead => Wrote::Since(self.next_file),
+            WriteMode::CopyOnWrite => Wrote::Keys(KeySet::default()),
+        };
+        self.watch = Some(Watch { id, wrote, gone: KeySet::default() });
         id
     }
 
@@ -78,8 +105,7 @@ impl Table {
             let mut keep = Vec::with_capacity(keys.len());
             for &key in &keys {
                 let held = places.get(&key);
-                let streamed =
-                    watch.gone.contains(&key) || held.is_some_and(|address| address.file >= watch.first_file);
+                let streamed = watch.is_streamed(&key, held);
                 let take = !streamed && seen.insert(key);
                 left += u64::from(streamed);
                 keep.push(take);
@@ -104,9 +130,7 @@ impl Table {
             return Ok(Repaired::Applied { applied: Applied::default(), left });
         }
         let written = self.write_repaired(&kept).await?;
-        let view = self.view(None);
-        let removal = view.remove_rows(&dying)?;
-        write_vectors(self.schema(), &self.log_store, removal.vectors).await?;
+        let removal = self.view(None).remove_rows(&dying, MEMORY_BYTES).await?;
         let mut actions = removal.actions;
         actions.extend(written.iter().map(|file| Action::Add(file.add.clone())));
         let note = self.next_note(position);
@@ -119,6 +143,7 @@ impl Table {
                     truncated: false,
                     touched: removal.touched,
                     gone: Gone::Rows(dying),
+                    rewritten: removal.rewritten,
                     written,
                     rows_removed: removal.rows,
                     traces: Traces::default(),
@@ -127,8 +152,7 @@ impl Table {
                 Ok(Repaired::Applied { applied, left })
             }
             Outcome::Taken { theirs } => {
-                let made: Vec<String> = written.into_iter().map(|file| file.add.path).collect();
-                self.discard(&made).await;
+                self.discard(&[paths(&removal.rewritten), paths(&written)].concat()).await;
                 self.give_way(&theirs)?;
                 self.reload().await?;
                 Ok(Repaired::Void)

@@ -17,14 +17,14 @@ use url::Url;
 use uuid::Uuid;
 
 use super::super::commit::{self, CommitNote, Outcome};
-use super::super::creation::protocol;
 use super::super::data_file::DataFile;
 use super::super::locator::FileId;
 use super::super::row_index::forget;
 use super::super::store::{Lake, cause_text, unreachable};
-use super::super::{Error, delta_schema, step};
+use super::super::{Error, delta_schema, protocol, step};
 use super::place::{Place, folder};
-use super::{REBASE_MAX, Table, find, remove};
+use super::removal::remove;
+use super::{REBASE_MAX, Table, find};
 use crate::schema::TableName;
 
 /// Where a Delta table's log is.
@@ -33,7 +33,7 @@ pub(in crate::lake) const LOG: &str = "_delta_log";
 impl Table {
     /// Puts `hidden`, whose load is finished, in the place of `main`; `None` where there is no table yet. When this fails,
     /// it may or may not have happened: [`Table::loaded`] of the table tells the build that it holds.
-    pub async fn swap(main: Option<Self>, hidden: Self, position: &str) -> Result<Self, Error> {
+    pub async fn swap(main: Option<Self>, mut hidden: Self, position: &str) -> Result<Self, Error> {
         let Place::Hidden(id) = hidden.place else { return Err(hidden.not_swappable("it is no hidden build")) };
         if hidden.load().is_some() {
             return Err(hidden.not_swappable("its load is not finished"));
@@ -52,7 +52,7 @@ impl Table {
             }
             actions.extend(files.values().map(|file| Action::Add(file.add.clone())));
             step::reached("swap.staged").await;
-            let outcome = match &main {
+            let outcome = match &mut main {
                 Some(main) => {
                     let changed = (metadata != main.metadata).then_some(&metadata);
                     main.put(&note, "REPLACE TABLE AS SELECT", changed, &actions).await?
@@ -100,13 +100,20 @@ impl Table {
     }
 
     /// Puts version 0 of the table's own log.
-    async fn put_first(&self, note: &CommitNote, metadata: &Value, actions: &[Action]) -> Result<Outcome, Error> {
+    async fn put_first(&mut self, note: &CommitNote, metadata: &Value, actions: &[Action]) -> Result<Outcome, Error> {
         let table = self.name().to_string();
         let id = Uuid::new_v4();
         let log_store = self.lake.log_store(&Place::Open.url(&self.lake, &self.source, self.name()))?;
         let entry = commit::entry(note, id, "CREATE TABLE AS SELECT", Some(metadata), actions, Utc::now())
             .map_err(|cause| Error::Commit { table: table.clone(), version: 0, cause: cause.to_string() })?;
-        commit::put(&log_store, &table, 0, id, &format!("{}\n{entry}", protocol())).await
+        let lowest = protocol::lowest(&protocol::features(metadata, actions));
+        let text = format!("{}\n{entry}", protocol::action(&lowest));
+        let outcome = commit::put(&log_store, &table, 0, id, &text).await?;
+        if outcome == Outcome::Landed {
+            // From here on it is about the table's own log.
+            (self.protocol, self.untold) = (lowest, false);
+        }
+        Ok(outcome)
     }
 
     /// The commit has landed.
@@ -121,9 +128,9 @@ impl Table {
         self.finish().await;
         remove_all(&self.log_store, &self.url, Some(LOG)).await;
         let url = Place::Open.url(&self.lake, &self.source, self.name());
-        let (before, checkpoint) = match main {
-            Some(main) => (Some(main.version), main.checkpoint),
-            None => (None, None),
+        let (before, checkpoint, protocol, untold) = match main {
+            Some(main) => (Some(main.version), main.checkpoint, main.protocol, main.untold),
+            None => (None, None, std::mem::take(&mut self.protocol), self.untold),
         };
         let mut table = Self {
             place: Place::Open,
@@ -134,6 +141,8 @@ impl Table {
             noted: 0,
             files,
             metadata,
+            untold,
+            protocol,
             checkpoint,
             loading: None,
             ..self

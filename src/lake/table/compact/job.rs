@@ -6,8 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use arrow::array::{BooleanArray, RecordBatch};
-use arrow::compute::filter_record_batch;
+use arrow::array::RecordBatch;
 use deltalake::kernel::Add;
 use deltalake::logstore::LogStoreRef;
 use futures::TryStreamExt;
@@ -18,12 +17,11 @@ use super::super::super::Error;
 use super::super::super::data_file::{self, Roll, TableWriter, WrittenFile};
 use super::super::super::key::KeyHasher;
 use super::super::chunk::Ticket;
+use super::super::copy::{BATCH_BYTES, hashes, staying};
 use super::super::evolve::remove_objects;
+use super::super::removal::paths;
 use super::plan::CompactionGroup;
 use crate::schema::Shape;
-
-/// What a batch of rows may come to when it is decoded, as its file estimates it.
-const BATCH_BYTES: u64 = 8 << 20;
 
 /// For every second of work so much of a pause: a job takes half a core at most, and half of what the store gives it.
 const PAUSE: f64 = 1.0;
@@ -65,8 +63,16 @@ pub struct Compacted {
 impl Compacted {
     /// What is to be removed when it is not merged.
     pub(super) fn paths(&self) -> Vec<String> {
-        let files = self.groups.iter().flat_map(|(_, files)| files);
-        files.map(|file| file.add.path.clone()).collect()
+        self.groups.iter().flat_map(|(_, files)| paths(files)).collect()
+    }
+
+    /// Leaves out the groups for which `keep` does not hold, and removes what was written of them.
+    pub(super) async fn retain(&mut self, keep: &[bool]) {
+        let groups = std::mem::take(&mut self.groups);
+        let (kept, left_out): (Vec<_>, Vec<_>) = groups.into_iter().zip(keep).partition(|(_, keep)| **keep);
+        self.groups = kept.into_iter().map(|(group, _)| group).collect();
+        let left_out: Vec<String> = left_out.into_iter().flat_map(|((_, files), _)| paths(&files)).collect();
+        remove_objects(&self.log_store, &self.shape.lake.name.to_string(), &left_out).await;
     }
 
     /// Removes what was written, where it is not to be merged.
@@ -145,7 +151,8 @@ impl Work<'_> {
                 let began = Instant::now();
                 let Some(batch) = stream.try_next().await? else { break };
                 let count = batch.num_rows() as u64;
-                self.write(self.live(batch, first, &input.deleted)?, writer).await?;
+                let live = staying(&self.shape.lake, &batch, first, &input.deleted);
+                self.write(live.map_err(|source| self.arrow(source))?, writer).await?;
                 first += count;
                 let pause = began.elapsed().mul_f64(PAUSE);
                 tokio::select! {
@@ -161,25 +168,8 @@ impl Work<'_> {
         Ok(true)
     }
 
-    /// The rows of a batch that begins with row `first`, without those that are deleted.
-    fn live(&self, batch: RecordBatch, first: u64, deleted: &RoaringTreemap) -> Result<RecordBatch, Error> {
-        let rows = first..first + batch.num_rows() as u64;
-        if deleted.range_cardinality(rows.clone()) == 0 {
-            return Ok(batch);
-        }
-        let keep: BooleanArray = rows.map(|row| Some(!deleted.contains(row))).collect();
-        filter_record_batch(&batch, &keep).map_err(|source| self.arrow(source))
-    }
-
     async fn write(&self, rows: RecordBatch, writer: &mut TableWriter) -> Result<(), Error> {
-        // What is read from a file may be NULL as far as its reader knows, a key as well.
-        let schema = self.shape.lake.arrow();
-        let rows = RecordBatch::try_new(schema, rows.columns().to_vec()).map_err(|source| self.arrow(source))?;
-        let keys = if self.hasher.columns().is_empty() {
-            Vec::new()
-        } else {
-            self.hasher.hash_batch(&rows).map_err(|source| self.arrow(source))?
-        };
+        let keys = hashes(self.hasher, &rows).map_err(|source| self.arrow(source))?;
         writer.write(&rows, &keys).await
     }
 

@@ -2,6 +2,9 @@
 //!
 //! The commit says that it changes no data, and has the table's own position: readers see the same rows before and after,
 //! and a cut through several tables may be made at either version.
+//!
+//! What died meanwhile is marked in the new files by deletion vectors. In a table that is written copy-on-write the groups of which rows
+//! died are given up instead: their other rows lie in newer files by then, which have been written anew with them.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,9 +16,11 @@ use super::super::super::commit::{Outcome, Stretch};
 use super::super::super::data_file::{self, DataFile, WrittenFile};
 use super::super::super::locator::{FileId, KeyHash, RowAddress};
 use super::super::super::{Error, step};
-use super::super::apply::{attach_vectors, hidden_columns, write_vectors};
-use super::super::{REBASE_MAX, Table, remove};
+use super::super::apply::hidden_columns;
+use super::super::removal::remove;
+use super::super::{REBASE_MAX, Table};
 use super::job::{Compacted, Input};
+use crate::config::WriteMode;
 use crate::schema::RowIdentity;
 
 /// What became of a compaction.
@@ -45,6 +50,11 @@ struct Placed {
 }
 
 impl Placed {
+    /// Whether all the rows written are live still.
+    fn is_whole(&self) -> bool {
+        self.new.iter().all(|(_, dead)| dead.is_empty())
+    }
+
     /// Which of the rows written an old row became: their file, as a number in the group, and the row there.
     fn moved(&self, address: RowAddress) -> Option<(usize, u32)> {
         let (base, deleted) = self.old.get(&address.file)?;
@@ -67,12 +77,12 @@ struct Replaced {
 impl Table {
     /// Puts what a job wrote in the place of the files it read, with one commit. When this fails, the table may or may not
     /// be so: open it again.
-    pub async fn merge_compaction(&mut self, compacted: Compacted) -> Result<CompactionMerged, Error> {
+    pub async fn merge_compaction(&mut self, mut compacted: Compacted) -> Result<CompactionMerged, Error> {
         for attempt in 0..=REBASE_MAX {
             if attempt > 0 {
                 self.reload().await?;
             }
-            let Some(placed) = self.place_groups(&compacted) else {
+            let Some(placed) = self.place_groups(&mut compacted).await else {
                 compacted.discard().await;
                 return Ok(CompactionMerged::Void);
             };
@@ -100,8 +110,8 @@ impl Table {
         Err(self.overtaken())
     }
 
-    /// `None` where the job is void.
-    fn place_groups(&self, compacted: &Compacted) -> Option<Vec<Placed>> {
+    /// `None` where the job is void. Groups that can't be merged are left out of it.
+    async fn place_groups(&self, compacted: &mut Compacted) -> Option<Vec<Placed>> {
         if compacted.ticket != self.ticket() || !self.may_be_compacted() {
             return None;
         }
@@ -110,7 +120,12 @@ impl Table {
         let groups = compacted.groups.iter();
         let placed: Option<Vec<Placed>> =
             groups.map(|(inputs, written)| self.place_group(inputs, written, &by_path)).collect();
-        placed.filter(|placed| placed.iter().any(|group| !group.old.is_empty()))
+        let mut placed = placed?;
+        if self.terms.mode == WriteMode::CopyOnWrite {
+            compacted.retain(&placed.iter().map(Placed::is_whole).collect::<Vec<bool>>()).await;
+            placed.retain(Placed::is_whole);
+        }
+        placed.iter().any(|group| !group.old.is_empty()).then_some(placed)
     }
 
     fn place_group(
@@ -178,10 +193,9 @@ impl Table {
             replaced.files.push(files);
         }
         if !shrunk.is_empty() {
-            let vectors = attach_vectors(self.schema(), &mut shrunk)?;
-            replaced.vectors = Some(vectors.0.clone());
-            write_vectors(self.schema(), &self.log_store, Some(vectors)).await?;
-            for ((group, place), file) in shrunk_places.into_iter().zip(shrunk) {
+            let (files, vectors) = self.view(None).mark(shrunk).await?;
+            replaced.vectors = Some(vectors);
+            for ((group, place), file) in shrunk_places.into_iter().zip(files) {
                 replaced.files[group][place] = Some(file);
             }
         }
@@ -242,18 +256,7 @@ impl Table {
 
     /// Which of equal rows is which only the index knows: it is asked for all that lie in the old files.
     async fn move_equal_rows(&mut self, placed: &Placed, ids: &[FileId], keys: Vec<Vec<KeyHash>>) -> Result<(), Error> {
-        let mut contents = keys.concat();
-        contents.sort_unstable();
-        contents.dedup();
-        let held = self.hasher.occurrences(contents.iter().copied(), &self.locator, &self.files).await;
-        let held = held.map_err(|source| self.index_error(source))?;
-        let equal = |content: KeyHash| {
-            let count = held.get(&content).copied().unwrap_or(0);
-            (0..count).map(move |number| (content, number))
-        };
-        let known = contents.into_iter().flat_map(equal);
-        let known: Vec<KeyHash> = known.map(|(content, number)| self.hasher.occurrence(content, number)).collect();
-        let found = self.locator.locate(&known, &self.files).await.map_err(|source| self.index_error(source))?;
+        let found = self.view(None).equal_rows(keys.concat()).await?;
         let moved = |(key, address): (KeyHash, RowAddress)| {
             let (file, row) = placed.moved(address)?;
             Some((key, RowAddress { file: ids[file], row }))

@@ -3,7 +3,7 @@
 //! Small files are merged by tiers: as soon as there are [`FAN`] of about one size, they and all smaller ones become one. So
 //! a row is written anew once a tier, about as often as the logarithm of the sizes between its first file and a full one,
 //! and not with every few commits. Files of half the target size and more are left alone, unless many of their rows are
-//! dead.
+//! dead, or they have deletion vectors that readers of the table are not to need.
 
 use std::collections::BTreeMap;
 
@@ -11,6 +11,7 @@ use deltalake::kernel::Add;
 
 use super::super::super::data_file::{self, DataFile};
 use super::super::super::locator::FileId;
+use crate::config::WriteMode;
 
 /// Files of a tier that are merged.
 const FAN: usize = 8;
@@ -67,17 +68,20 @@ pub(super) struct Candidate<'a> {
     pub add: &'a Add,
     pub rows: u64,
     pub dead: u64,
+    /// It has a deletion vector, and the table is to have none.
+    pub unwanted: bool,
 }
 
 impl<'a> Candidate<'a> {
-    pub fn of(id: FileId, file: &'a DataFile) -> Self {
-        Self { id, add: &file.add, rows: file.rows, dead: file.deleted.len() }
+    pub fn of(id: FileId, file: &'a DataFile, mode: WriteMode) -> Self {
+        Self { id, add: &file.add, rows: file.rows, dead: file.deleted.len(), unwanted: is_unwanted(&file.add, mode) }
     }
 
     /// Of a file of which nothing but the log has been read.
-    pub fn of_log(id: FileId, add: &'a Add) -> Option<Self> {
+    pub fn of_log(id: FileId, add: &'a Add, mode: WriteMode) -> Option<Self> {
         let rows = data_file::record_count(add)?;
-        Some(Self { id, add, rows, dead: rows.saturating_sub(data_file::live_rows_told(add)) })
+        let dead = rows.saturating_sub(data_file::live_rows_told(add));
+        Some(Self { id, add, rows, dead, unwanted: is_unwanted(add, mode) })
     }
 
     fn bytes(&self) -> u64 {
@@ -159,6 +163,15 @@ pub(super) fn one_job(groups: Vec<CompactionGroup>, terms: &CompactionTerms) -> 
     job
 }
 
+fn is_unwanted(add: &Add, mode: WriteMode) -> bool {
+    mode == WriteMode::CopyOnWrite && add.deletion_vector.is_some()
+}
+
+/// Whether the file is worth writing anew alone.
+fn is_due(file: &Candidate<'_>, terms: &CompactionTerms) -> bool {
+    file.unwanted || is_dead_heavy(file, terms)
+}
+
 fn is_dead_heavy(file: &Candidate<'_>, terms: &CompactionTerms) -> bool {
     match terms.eagerness {
         Eagerness::Routine => file.dead_share() > DEAD_SHARE && file.weight(terms) >= DEAD_MATTERS,
@@ -183,7 +196,7 @@ fn choose<'f, 'a>(files: &[&'f Candidate<'a>], terms: &CompactionTerms) -> Vec<&
     };
     let merged = |tier: Option<u32>| tier.is_some_and(|tier| merged_up_to.is_some_and(|up_to| tier <= up_to));
     let chosen = files.iter().zip(&tiers);
-    let chosen = chosen.filter(|(file, tier)| merged(**tier) || is_dead_heavy(file, terms));
+    let chosen = chosen.filter(|(file, tier)| merged(**tier) || is_due(file, terms));
     let mut chosen: Vec<&'f Candidate<'a>> = chosen.map(|(file, _)| *file).collect();
     chosen.sort_unstable_by_key(|file| file.id);
     chosen
@@ -206,7 +219,7 @@ fn split<'f, 'a>(chosen: Vec<&'f Candidate<'a>>, terms: &CompactionTerms) -> Vec
         }
     }
     // A file alone is written anew for its dead rows only.
-    groups.retain(|group| group.len() > 1 || group.iter().all(|file| is_dead_heavy(file, terms)));
+    groups.retain(|group| group.len() > 1 || group.iter().all(|file| is_due(file, terms)));
     groups
 }
 
@@ -232,7 +245,7 @@ mod tests {
         let candidates: Vec<Candidate<'_>> = (0..)
             .zip(&adds)
             .zip(files)
-            .map(|((id, add), &(_, rows, dead))| Candidate { id, add, rows, dead })
+            .map(|((id, add), &(_, rows, dead))| Candidate { id, add, rows, dead, unwanted: false })
             .collect();
         plan(&candidates, &terms(eagerness)).into_iter().map(|group| group.ids).collect()
     }
@@ -266,6 +279,17 @@ mod tests {
     }
 
     #[test]
+    fn a_vector_that_readers_are_not_to_need_is_a_reason_by_itself() {
+        let (full, small) = (add(TARGET, None), add(1000, None));
+        let plan = |unwanted| {
+            let candidate = |id, add| Candidate { id, add, rows: 100, dead: 1, unwanted };
+            let groups = plan(&[candidate(0, &full), candidate(1, &small)], &terms(Eagerness::Routine));
+            groups.into_iter().map(|group| group.ids).collect::<Vec<_>>()
+        };
+        assert_eq!((plan(true), plan(false)), (vec![vec![0, 1]], vec![]));
+    }
+
+    #[test]
     fn narrow_rows_fill_a_file_by_their_number() {
         assert!(planned(&[(1000, 4 << 20, 0); 20], Eagerness::Routine).is_empty());
     }
@@ -274,7 +298,7 @@ mod tests {
     fn partitions_stay_apart_and_jobs_are_bounded() {
         let adds: Vec<Add> = (0..16).map(|n| add(1000, Some(if n % 2 == 0 { "a" } else { "b" }))).collect();
         let candidates: Vec<Candidate<'_>> =
-            (0..).zip(&adds).map(|(id, add)| Candidate { id, add, rows: 10, dead: 1 }).collect();
+            (0..).zip(&adds).map(|(id, add)| Candidate { id, add, rows: 10, dead: 1, unwanted: false }).collect();
         let groups = plan(&candidates, &terms(Eagerness::Routine));
         assert_eq!(groups.len(), 2);
         assert_eq!(groups[0].partition["p"].as_deref(), Some("a"));
@@ -301,7 +325,7 @@ mod tests {
             files.push(COMMIT);
             let adds: Vec<Add> = files.iter().map(|bytes| add(*bytes, None)).collect();
             let candidates: Vec<Candidate<'_>> =
-                (0..).zip(&adds).map(|(id, add)| Candidate { id, add, rows: 10, dead: 0 }).collect();
+                (0..).zip(&adds).map(|(id, add)| Candidate { id, add, rows: 10, dead: 0, unwanted: false }).collect();
             for group in plan(&candidates, &terms(Eagerness::Routine)) {
                 let mut left = group.bytes;
                 written += left;
