@@ -143,7 +143,7 @@ tables = ["coupons"]
         let told = text(&output.stderr);
         for expected in [
             "config.toml:1: lake.url: is missing",
-            "config.toml:2: lake.urll: unknown key; expected one of column_splice, storage, url; did you mean `url`?",
+            "config.toml:2: lake.urll: unknown key; expected one of column_splice, storage, url, write_mode; did you mean `url`?",
             "config.toml:4: commit.interval_seconds: is a text; expected seconds from 1 to 3600",
             "config.toml:6: source.name: `Booking`",
             "config.toml:7: source.url: names a database",
