@@ -31,9 +31,9 @@ def measure(source, name, workload, args):
     catch_up = [args.lakeward, "run", "--until-caught-up", "--config", config, "--log-level", "warn"]
     load = harness.timed(catch_up, stdout=subprocess.DEVNULL)
     samples = []
-    for number in range(args.rounds):
+    for _ in range(args.rounds):
         source.prepare_backlog()
-        rows = workload.backlog(source, number)
+        rows = workload.backlog(source)
         raw = source.raw_backlog(folder)
         used = harness.timed(catch_up, stdout=subprocess.DEVNULL)
         samples.append({
@@ -52,7 +52,7 @@ def main():
     args = parser.parse_args()
     make = {"inserts": workloads.Inserts, "updates": lambda: workloads.Updates(args.table_rows), "mix": workloads.Mix}
     results = []
-    for _, connect in databases.each(args.kinds):
+    for connect in databases.each(args.kinds):
         for name in args.workloads.split(","):
             source = connect()
             try:

@@ -227,4 +227,4 @@ def each(kinds):
     for kind in kinds.split(","):
         port = harness.port(kind)
         if port:
-            yield kind, lambda kind=kind, port=port: (Postgres if kind == "postgres" else MySql)(kind, port)
+            yield lambda kind=kind, port=port: (Postgres if kind == "postgres" else MySql)(kind, port)

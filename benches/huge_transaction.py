@@ -80,13 +80,13 @@ def main():
     parser.add_argument("--wide-mib", type=int, default=2048)
     args = parser.parse_args()
     results = []
-    for kind, connect in databases.each(args.kinds):
+    for connect in databases.each(args.kinds):
         source = connect()
         try:
             for result in transactions(source, args):
                 results.append(result)
                 good = result["within"] and result["equal"] and result["commits"] == 1 and not result["left_on_disk"]
-                print(f"{kind:9} {result['server'][:24]:24} {result['transaction']:9} {result['rows']:>11,} rows  {result['bytes'] / 2**20:7,.0f} MiB  "
+                print(f"{result['kind']:9} {result['server'][:24]:24} {result['transaction']:9} {result['rows']:>11,} rows  {result['bytes'] / 2**20:7,.0f} MiB  "
                       f"{result['seconds']:6.1f} s   peak {result['peak_memory_mib']:.0f} MiB = budget {args.budget_mib} + overhead "
                       f"{result['peak_memory_mib'] - args.budget_mib:.0f} (stated: {result['stated_overhead_mib']:.0f})   "
                       f"commits {result['commits']}   {'equal' if result['equal'] else 'DIFFERENT'}   "

@@ -104,7 +104,7 @@ def main():
     parser.add_argument("--merge-rows-max", type=int, default=10_000_000, help="no delta-rs MERGE into larger tables: memory")
     args = parser.parse_args()
     results = []
-    for rows, (_, connect) in itertools.product(map(int, args.rows.split(",")), databases.each("mariadb")):
+    for rows, connect in itertools.product(map(int, args.rows.split(",")), databases.each("mariadb")):
         result = measure(connect(), rows, args)
         results.append(result)
         batch, merge = result["batch"], result["merge"]

@@ -83,14 +83,14 @@ def main():
     parser.add_argument("--rows", type=int, default=2_000_000)
     args = parser.parse_args()
     results = []
-    for kind, connect in databases.each(args.kinds):
+    for connect in databases.each(args.kinds):
         source = connect()
         try:
             result = measure(source, args)
         finally:
             source.close()
         results.append(result)
-        print(f"{kind:9} {result['server'][:24]:24} {result['rows']:,} rows, {result['megabytes']:.0f} MB   raw "
+        print(f"{result['kind']:9} {result['server'][:24]:24} {result['rows']:,} rows, {result['megabytes']:.0f} MB   raw "
               f"{result['raw_rows_per_second']:,.0f} rows/s, {result['raw_megabytes_per_second']:.0f} MB/s   "
               f"in text {result['raw_text_rows_per_second']:,.0f} rows/s")
         for what in ("load", "resync", "verify"):

@@ -26,7 +26,7 @@ class Inserts:
         source.run(f"INSERT INTO events SELECT id, id % 9973, id % 500, id * 0.25, CONCAT('guest of room ', id % 500, ' 예약'), "
                    f"{moment} FROM {source.numbers(first, count)} s")
 
-    def backlog(self, source, number):
+    def backlog(self, source):
         for _ in range(TRANSACTIONS):
             self.fill(source, self.rows, ROWS)
             self.rows += ROWS
@@ -47,7 +47,7 @@ class Updates(Inserts):
         for first in range(0, self.size, 100_000):
             self.fill(source, first, min(100_000, self.size - first))
 
-    def backlog(self, source, number):
+    def backlog(self, source):
         for _ in range(TRANSACTIONS):
             ids = ",".join(map(str, self.chance.sample(range(self.size), ROWS)))
             source.run(f"UPDATE events SET room = room + 1, price = price + 1 WHERE id IN ({ids})")
@@ -111,7 +111,7 @@ class Mix:
             ],
         ]
 
-    def backlog(self, source, number):
+    def backlog(self, source):
         source.call("trade", self.orders, self.ORDERS)
         delivered = min(self.ORDERS, max(0, self.orders + self.ORDERS - self.LAG))
         self.orders += self.ORDERS
