@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use support::Scratch;
 use support::daemon::{Daemon, Lakeward};
+use support::on_each;
 use support::oracle::{Oracle, Reader};
 use support::source::{Database, Kind, Session};
 
@@ -143,24 +144,7 @@ fn pair(kind: &str, table: &str) -> (String, String) {
     (kind.to_owned(), table.to_owned())
 }
 
-macro_rules! on_every_kind {
-    ($($test:ident),* $(,)?) => {
-        mod mariadb {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $test() { super::$test(super::Kind::MariaDb).await; })*
-        }
-        mod mysql {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $test() { super::$test(super::Kind::MySql).await; })*
-        }
-        mod postgres {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $test() { super::$test(super::Kind::Postgres).await; })*
-        }
-    };
-}
-
-on_every_kind!(
+on_each!(
     changes_are_followed_between_rows_and_told_once,
     a_table_that_waits_holds_the_log_and_nobody_else,
     a_rejected_change_stops_its_table_and_releases_the_log,

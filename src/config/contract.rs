@@ -81,6 +81,11 @@ impl Contracts {
         self.contracts.iter()
     }
 
+    /// What a table's contract states of something, if it does.
+    pub fn stated<T>(&self, source: &str, table: &str, of: impl Fn(&Contract) -> Option<T>) -> Option<T> {
+        self.get(source, table).and_then(of)
+    }
+
     /// The contract of a table: one that names the source goes before one that does not.
     pub fn get(&self, source: &str, table: &str) -> Option<&Contract> {
         let matching = |contract: &&Contract| contract.table == table;

@@ -186,19 +186,19 @@ impl Config {
 
     /// What a table's files come to when they are compacted.
     pub fn target_file_bytes(&self, source: &str, table: &str) -> u64 {
-        let stated = self.contracts.get(source, table).and_then(|contract| contract.target_file_bytes);
+        let stated = self.contracts.stated(source, table, |contract| contract.target_file_bytes);
         stated.unwrap_or(self.maintenance.target_file_bytes)
     }
 
     /// For how long a table's versions stay readable.
     pub fn retention(&self, source: &str, table: &str) -> Duration {
-        let stated = self.contracts.get(source, table).and_then(|contract| contract.retention);
+        let stated = self.contracts.stated(source, table, |contract| contract.retention);
         stated.unwrap_or(self.maintenance.retention)
     }
 
     /// What readers see of a table while it is loaded for the first time.
     pub fn during_snapshot(&self, source: &str, table: &str) -> DuringSnapshot {
-        let stated = self.contracts.get(source, table).and_then(|contract| contract.during_snapshot);
+        let stated = self.contracts.stated(source, table, |contract| contract.during_snapshot);
         stated.unwrap_or(self.snapshot.during_snapshot)
     }
 }

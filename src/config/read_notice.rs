@@ -301,13 +301,7 @@ fn read_ca_file(table: &TableReader, folder: &Path) -> Option<Option<PathBuf>> {
 
 fn read_email(table: &TableReader, folder: &Path, environment: Environment) -> Option<Email> {
     let server = table.required_text("smtp_url", SMTP).and_then(|url| read_smtp_url(table, &url.value));
-    let security = table.text("starttls", STARTTLS).and_then(|word| {
-        let found = STARTTLS_WORDS.iter().find(|(name, _)| *name == word.value).map(|(_, security)| *security);
-        if found.is_none() {
-            table.problem_near("starttls", &word.value, STARTTLS, STARTTLS_WORDS.map(|(name, _)| name));
-        }
-        found
-    });
+    let security = table.word("starttls", STARTTLS, &STARTTLS_WORDS);
     let password = read_secret(table, &PASSWORD_KEYS, folder, environment);
     let user = table.text("user", "the name to log in with").map(|found| found.value);
     let ca_file = read_ca_file(table, folder);

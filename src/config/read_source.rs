@@ -201,12 +201,7 @@ fn read_tls(table: &TableReader) -> Option<Tls> {
         let _ = table.text("tls", TLS);
         return Some(Tls::Prefer);
     }
-    let word = table.text("tls", TLS)?.value;
-    let tls = TLS_WORDS.iter().find(|(name, _)| *name == word).map(|(_, tls)| *tls);
-    if tls.is_none() {
-        table.problem_near("tls", &word, TLS, TLS_WORDS.map(|(name, _)| name));
-    }
-    tls
+    table.word("tls", TLS, &TLS_WORDS)
 }
 
 fn read_tls_ca_file(table: &TableReader, folder: &Path, tls: Option<Tls>) -> Option<PathBuf> {
@@ -280,14 +275,8 @@ fn read_publication(table: &TableReader, kind: Option<DatabaseKind>, default: &s
 }
 
 fn read_on_lost_position(table: &TableReader) -> Option<OnLostPosition> {
-    let Some(word) = table.text("on_lost_position", LOST) else {
-        return (!table.has("on_lost_position")).then(OnLostPosition::default);
-    };
-    let found = LOST_WORDS.iter().find(|(name, _)| *name == word.value).map(|(_, lost)| *lost);
-    if found.is_none() {
-        table.problem_near("on_lost_position", &word.value, LOST, LOST_WORDS.map(|(name, _)| name));
-    }
-    found
+    let found = table.word("on_lost_position", LOST, &LOST_WORDS);
+    if table.has("on_lost_position") { found } else { Some(OnLostPosition::default()) }
 }
 
 fn only_for(table: &TableReader, key: &str, kind: Option<DatabaseKind>, needed: DatabaseKind) {

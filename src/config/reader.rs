@@ -128,6 +128,16 @@ impl<'a> TableReader<'a> {
         self.report(self.line_of_key(key), key, finding, expected, nearest(found, known));
     }
 
+    /// One of some words, each of which stands for a value.
+    pub(super) fn word<T: Copy>(&self, key: &'static str, expected: &str, words: &[(&str, T)]) -> Option<T> {
+        let found = self.text(key, expected)?.value;
+        let meant = words.iter().find(|(word, _)| *word == found).map(|(_, value)| *value);
+        if meant.is_none() {
+            self.problem_near(key, &found, expected, words.iter().map(|(word, _)| *word));
+        }
+        meant
+    }
+
     pub(super) fn missing(&self, key: &'static str, expected: &str) {
         self.known.borrow_mut().push(key);
         self.report(self.line, key, "is missing".to_owned(), expected, None);

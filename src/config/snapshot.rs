@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::reader::TableReader;
 
-/// Its key, in `[snapshot]` and in a contract.
-const DURING: &str = "during_snapshot";
-const DURING_WORDS: &str = "\"partial\" or \"hidden\"";
+const DURING: &str = "\"partial\" or \"hidden\"";
+const DURING_WORDS: [(&str, DuringSnapshot); 2] =
+    [("partial", DuringSnapshot::Partial), ("hidden", DuringSnapshot::Hidden)];
 const PARALLELISM: &str = "a number of chunks from 1 to 64";
 const CHUNK_ROWS: &str = "a number of rows from 1 to 10000000";
 const RATE: &str = "a number of rows a second; 0 for no limit";
@@ -69,14 +69,7 @@ pub(super) fn read_snapshot(root: &TableReader) -> Snapshot {
     read
 }
 
+/// In `[snapshot]` and in a contract.
 pub(super) fn read_during_snapshot(table: &TableReader) -> Option<DuringSnapshot> {
-    let found = table.text(DURING, DURING_WORDS)?;
-    match found.value.as_str() {
-        "partial" => Some(DuringSnapshot::Partial),
-        "hidden" => Some(DuringSnapshot::Hidden),
-        other => {
-            table.problem_near(DURING, other, DURING_WORDS, ["partial", "hidden"]);
-            None
-        }
-    }
+    table.word("during_snapshot", DURING, &DURING_WORDS)
 }

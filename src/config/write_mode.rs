@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::reader::TableReader;
 use super::{Config, Contracts};
 
-/// Its key, in `[lake]` and in a contract.
-const MODE: &str = "write_mode";
-const MODE_WORDS: &str = "\"merge_on_read\" or \"copy_on_write\"";
+const EXPECTED: &str = "\"merge_on_read\" or \"copy_on_write\"";
+const WORDS: [(&str, WriteMode); 2] =
+    [("merge_on_read", WriteMode::MergeOnRead), ("copy_on_write", WriteMode::CopyOnWrite)];
 
 /// What becomes of a data file of which rows go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,12 +37,11 @@ pub struct AllWriteTerms {
 
 impl AllWriteTerms {
     pub fn of(&self, source: &str, table: &str) -> WriteTerms {
-        let contract = self.contracts.get(source, table);
+        let (contracts, others) = (&self.contracts, self.others);
+        let target_file_bytes = contracts.stated(source, table, |contract| contract.target_file_bytes);
         WriteTerms {
-            mode: contract.and_then(|contract| contract.write_mode).unwrap_or(self.others.mode),
-            target_file_bytes: contract
-                .and_then(|contract| contract.target_file_bytes)
-                .unwrap_or(self.others.target_file_bytes),
+            mode: contracts.stated(source, table, |contract| contract.write_mode).unwrap_or(others.mode),
+            target_file_bytes: target_file_bytes.unwrap_or(others.target_file_bytes),
         }
     }
 }
@@ -63,13 +62,5 @@ impl Config {
 
 /// In `[lake]` and in a contract.
 pub(super) fn read_write_mode(table: &TableReader) -> Option<WriteMode> {
-    let found = table.text(MODE, MODE_WORDS)?;
-    match found.value.as_str() {
-        "merge_on_read" => Some(WriteMode::MergeOnRead),
-        "copy_on_write" => Some(WriteMode::CopyOnWrite),
-        other => {
-            table.problem_near(MODE, other, MODE_WORDS, ["merge_on_read", "copy_on_write"]);
-            None
-        }
-    }
+    table.word("write_mode", EXPECTED, &WORDS)
 }

@@ -354,7 +354,9 @@ impl Table {
         let outcome = commit::put(&self.log_store, &table, version, id, &text).await?;
         if outcome == Outcome::Landed {
             self.untold = false;
-            self.protocol = lifted.unwrap_or(std::mem::take(&mut self.protocol));
+            if let Some(protocol) = lifted {
+                self.protocol = protocol;
+            }
         }
         Ok(outcome)
     }

@@ -2,10 +2,7 @@
 
 use super::*;
 
-on_every_kind!(
-    a_wrong_password_is_told_and_never_printed,
-    each_missing_privilege_is_named_with_the_statement_that_grants_it,
-);
+on_each!(a_wrong_password_is_told_and_never_printed, each_missing_privilege_is_named_with_the_statement_that_grants_it,);
 
 async fn a_wrong_password_is_told_and_never_printed(kind: Kind) {
     let Some(mut case) = Case::new(kind, "password").await else { return };

@@ -2,10 +2,7 @@
 
 use super::*;
 
-on_every_kind!(
-    a_second_daemon_is_refused_and_told_who_holds_the_source,
-    a_killed_daemon_does_not_keep_the_next_one_out
-);
+on_each!(a_second_daemon_is_refused_and_told_who_holds_the_source, a_killed_daemon_does_not_keep_the_next_one_out);
 
 async fn a_second_daemon_is_refused_and_told_who_holds_the_source(kind: Kind) {
     let Some(mut case) = Case::new(kind, "second").await else { return };

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use support::Scratch;
 use support::daemon::{Daemon, Lakeward};
+use support::on_each;
 use support::oracle::Oracle;
 use support::server::OwnServer;
 use support::source::{Database, Kind, Session};
@@ -214,28 +215,3 @@ fn contents(folder: &Path) -> BTreeMap<PathBuf, u64> {
     }
     found
 }
-
-/// One test for each kind of server.
-macro_rules! on_every_kind {
-    ($($test:ident),+ $(,)?) => { $(
-        mod $test {
-            use crate::support::source::Kind;
-
-            #[tokio::test(flavor = "multi_thread")]
-            async fn mariadb() {
-                super::$test(Kind::MariaDb).await;
-            }
-
-            #[tokio::test(flavor = "multi_thread")]
-            async fn mysql() {
-                super::$test(Kind::MySql).await;
-            }
-
-            #[tokio::test(flavor = "multi_thread")]
-            async fn postgres() {
-                super::$test(Kind::Postgres).await;
-            }
-        }
-    )+ };
-}
-use on_every_kind;

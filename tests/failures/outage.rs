@@ -2,7 +2,7 @@
 
 use super::*;
 
-on_every_kind!(a_daemon_outlives_the_restart_of_its_server);
+on_each!(a_daemon_outlives_the_restart_of_its_server);
 
 async fn a_daemon_outlives_the_restart_of_its_server(kind: Kind) {
     let Some(server) = OwnServer::start(kind, "restart", &[]) else { return };

@@ -2,8 +2,8 @@
 
 use super::*;
 
-on_every_kind!(a_server_with_another_history_is_refused);
-on_every_kind!(a_server_with_another_history_is_loaded_anew_where_that_is_set);
+on_each!(a_server_with_another_history_is_refused);
+on_each!(a_server_with_another_history_is_loaded_anew_where_that_is_set);
 
 const README: &str = "When a position is lost";
 

@@ -2,7 +2,7 @@
 
 use super::*;
 
-on_every_kind!(every_wrong_setting_is_named_at_once_and_its_remedy_mends_it);
+on_each!(every_wrong_setting_is_named_at_once_and_its_remedy_mends_it);
 
 async fn every_wrong_setting_is_named_at_once_and_its_remedy_mends_it(kind: Kind) {
     match kind {

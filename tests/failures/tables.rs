@@ -2,10 +2,7 @@
 
 use super::*;
 
-on_every_kind!(
-    a_table_without_a_key_is_named_and_the_others_go_on,
-    a_changed_table_stops_alone_and_the_readme_leads_back,
-);
+on_each!(a_table_without_a_key_is_named_and_the_others_go_on, a_changed_table_stops_alone_and_the_readme_leads_back,);
 
 async fn a_table_without_a_key_is_named_and_the_others_go_on(kind: Kind) {
     // MySQL logs whole rows: there it is followed (tests/keyless.rs).

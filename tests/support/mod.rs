@@ -64,10 +64,10 @@ impl Drop for Scratch {
     }
 }
 
-/// The test for each kind of source.
+/// Tests for each kind of source.
 #[allow(unused_macros)]
 macro_rules! on_each {
-    ($name:ident) => {
+    ($($name:ident),+ $(,)?) => { $(
         mod $name {
             use $crate::support::source::Kind;
 
@@ -86,7 +86,7 @@ macro_rules! on_each {
                 super::$name(Kind::Postgres).await;
             }
         }
-    };
+    )+ };
 }
 #[allow(unused_imports)]
 pub(crate) use on_each;

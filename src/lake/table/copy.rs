@@ -5,6 +5,7 @@ use arrow::compute::filter_record_batch;
 use arrow::error::ArrowError;
 use roaring::RoaringTreemap;
 
+use super::super::data_file::WrittenFile;
 use super::super::key::KeyHasher;
 use super::super::locator::KeyHash;
 use crate::schema::TableSchema;
@@ -33,4 +34,17 @@ pub(super) fn staying(
 /// A hash of each row, where the table's rows are told apart; of its content where there is no key.
 pub(super) fn hashes(hasher: &KeyHasher, rows: &RecordBatch) -> Result<Vec<KeyHash>, ArrowError> {
     if hasher.columns().is_empty() { Ok(Vec::new()) } else { hasher.hash_batch(rows) }
+}
+
+/// That files written in the place of `files` others hold as many rows as were live in those, all in one partition: so their
+/// order is that of the old ones. The error says what is not so.
+pub(super) fn check(live: u64, files: usize, written: &[WrittenFile]) -> Result<(), String> {
+    let rows: u64 = written.iter().map(|file| file.rows).sum();
+    if live != rows {
+        return Err(format!("{live} rows of {files} files came to {rows}"));
+    }
+    if written.windows(2).any(|pair| pair[0].add.partition_values != pair[1].add.partition_values) {
+        return Err("rows of one partition came to lie in several".to_owned());
+    }
+    Ok(())
 }

@@ -208,7 +208,8 @@ impl Table {
         left_out: Vec<RoaringTreemap>,
         chosen: &mut Chosen,
     ) -> Result<(), Error> {
-        let (mut shrunk_places, mut shrunk) = (Vec::new(), Vec::new());
+        // By its place in the chunk.
+        let mut shrunk = Vec::new();
         for (place, (file, deleted)) in files.iter().zip(left_out).enumerate() {
             let mut add = file.add.clone();
             data_file::leave_out(&mut add, hidden_columns(&self.shape));
@@ -217,17 +218,17 @@ impl Table {
             chosen.rows += live;
             chosen.files.push(None);
             if live > 0 && live < file.rows {
-                shrunk_places.push(place);
                 shrunk.push((place as FileId, file));
             } else if live > 0 {
                 chosen.files[place] = Some(file);
             }
         }
         if !shrunk.is_empty() {
+            let places: Vec<usize> = shrunk.iter().map(|(place, _)| *place as usize).collect();
             match self.view(None).shrink(shrunk, MEMORY_BYTES).await? {
                 Left::Marked { files, vectors } => {
                     chosen.made.push(vectors);
-                    for (place, file) in shrunk_places.into_iter().zip(files) {
+                    for (place, file) in places.into_iter().zip(files) {
                         chosen.files[place] = Some(file);
                     }
                 }

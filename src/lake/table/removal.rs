@@ -20,7 +20,7 @@ use super::super::locator::{FileId, KeyHash, RowAddress};
 use super::super::{Error, deletion_vector};
 use super::View;
 use super::apply::hidden_columns;
-use super::copy::{BATCH_BYTES, hashes, staying};
+use super::copy::{self, BATCH_BYTES, hashes, staying};
 use super::evolve::remove_objects;
 use crate::config::WriteMode;
 use crate::schema::RowIdentity;
@@ -249,13 +249,7 @@ impl Rewriting<'_> {
     /// That every row is there, in one partition; and equal rows get the keys that they have.
     async fn check(&self, files: &[&Shrunk], written: &mut [WrittenFile]) -> Result<(), Error> {
         let live: u64 = files.iter().map(|(_, file)| file.live_rows()).sum();
-        let rows: u64 = written.iter().map(|file| file.rows).sum();
-        if live != rows {
-            return Err(self.defect(format!("{live} rows of {} files came to {rows}", files.len())));
-        }
-        if written.windows(2).any(|pair| pair[0].add.partition_values != pair[1].add.partition_values) {
-            return Err(self.defect("rows of one partition came to lie in several".to_owned()));
-        }
+        copy::check(live, files.len(), written).map_err(|finding| self.defect(finding))?;
         if self.view.schema.identity == RowIdentity::WholeRow {
             self.tell_equal_rows_apart(files, written).await?;
         }

@@ -40,9 +40,9 @@ const LOAD_COMMIT_EVERY: Duration = Duration::from_millis(300);
 /// How often the ledger is written to say how far loads are.
 const LOAD_TOLD_EVERY: Duration = Duration::from_secs(5);
 
-/// While the source is caught up with, a batch is committed when it has this part of what it may have and nothing else is being
+/// While the source is caught up with, a batch is committed when it has one in so many parts of what it may have and nothing else is being
 /// committed: the log is read on meanwhile, and the next batch is as large as that takes.
-const CATCH_UP_BATCHES: f64 = 4.0;
+const CATCH_UP_PART: u64 = 4;
 
 /// What the committer was sent for, and came back with.
 pub(super) enum Work {
@@ -254,14 +254,13 @@ impl<S: Source> Loop<'_, S> {
     }
 
     fn is_full(&self) -> bool {
-        self.gatherer.complete().spilled || self.holds(1.0)
+        self.gatherer.complete().spilled || self.holds_one_in(1)
     }
 
-    /// Whether the batch has this share of what it may have.
-    fn holds(&self, share: f64) -> bool {
-        let of = |most: u64| (most as f64 * share) as u64;
-        self.gatherer.complete().rows >= of(self.run.commit.rows_max)
-            || self.gatherer.bytes() >= of(self.run.batch_bytes_max())
+    /// Whether the batch has one in so many parts of what it may have.
+    fn holds_one_in(&self, parts: u64) -> bool {
+        self.gatherer.complete().rows >= self.run.commit.rows_max / parts
+            || self.gatherer.bytes() >= self.run.batch_bytes_max() / parts
     }
 
     /// What comes was committed at the source a while ago.
@@ -283,7 +282,7 @@ impl<S: Source> Loop<'_, S> {
                 || self.repairer.waits_for(position, &self.reached)
                 || self.completes_target(position));
         if !complete.is_empty() {
-            let worth = self.catches_up() && self.holds(1.0 / CATCH_UP_BATCHES);
+            let worth = self.holds_one_in(CATCH_UP_PART) && self.catches_up();
             return ending || awaited || worth || self.is_full() || age >= self.run.commit.interval;
         }
         let moved = *position != self.reached;

@@ -17,7 +17,7 @@ use super::super::super::Error;
 use super::super::super::data_file::{self, Roll, TableWriter, WrittenFile};
 use super::super::super::key::KeyHasher;
 use super::super::chunk::Ticket;
-use super::super::copy::{BATCH_BYTES, hashes, staying};
+use super::super::copy::{self, BATCH_BYTES, hashes, staying};
 use super::super::evolve::remove_objects;
 use super::super::removal::paths;
 use super::plan::CompactionGroup;
@@ -130,8 +130,9 @@ impl Work<'_> {
         // Only closing the writer tells which files there are.
         match (writer.close().await, copied) {
             (Ok(written), Ok(true)) => {
-                let checked = self.check(inputs, &written);
-                (written, checked.map(|()| true))
+                let live = inputs.iter().map(Input::live_rows).sum();
+                let checked = copy::check(live, inputs.len(), &written);
+                (written, checked.map(|()| true).map_err(|finding| self.defect(finding)))
             }
             (Ok(written), copied) => (written, copied),
             (Err(_), Err(error)) | (Err(error), Ok(_)) => (Vec::new(), Err(error)),
@@ -171,19 +172,6 @@ impl Work<'_> {
     async fn write(&self, rows: RecordBatch, writer: &mut TableWriter) -> Result<(), Error> {
         let keys = hashes(self.hasher, &rows).map_err(|source| self.arrow(source))?;
         writer.write(&rows, &keys).await
-    }
-
-    /// That the new files hold as many rows as were live, all in one partition: so their order is that of the old ones.
-    fn check(&self, inputs: &[Input], written: &[WrittenFile]) -> Result<(), Error> {
-        let live: u64 = inputs.iter().map(Input::live_rows).sum();
-        let rows: u64 = written.iter().map(|file| file.rows).sum();
-        if live != rows {
-            return Err(self.defect(format!("{live} rows of {} files came to {rows}", inputs.len())));
-        }
-        if written.windows(2).any(|pair| pair[0].add.partition_values != pair[1].add.partition_values) {
-            return Err(self.defect("rows of one partition came to lie in several".to_owned()));
-        }
-        Ok(())
     }
 
     fn arrow(&self, source: arrow::error::ArrowError) -> Error {
