@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lakeward::config::EVENT_KINDS;
 use serde_json::{Value, json};
@@ -233,10 +233,18 @@ async fn notify_test_sends_marked_samples_and_tells_what_came_back() {
     let deliveries = place.start("booking").await;
     let mut outbox = place.outbox("booking").await;
     outbox.append(&entry("schema.held", "booking", "booking.coupons")).await.expect("a folder");
+    let list = || {
+        let output = notify(&place, &["list", "--json"]);
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<Value>(&output.stdout).expect("one JSON document")
+    };
+    // Its receiver has answered, however busy the machine is.
+    let begun = Instant::now();
+    while list()[0]["refused"] != json!(1) && begun.elapsed() < Duration::from_secs(30) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     deliveries.finish(Duration::from_millis(1500)).await;
-    let output = notify(&place, &["list", "--json"]);
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-    let report: Value = serde_json::from_slice(&output.stdout).expect("one JSON document");
+    let report = list();
     assert_eq!((&report[0]["waiting"], &report[0]["refused"]), (&json!(1), &json!(1)));
     assert_eq!((&report[1]["waiting"], &report[1]["refused"]), (&json!(1), &json!(0)));
     assert_eq!(report[0]["digest"], "09:00 UTC");
